@@ -1,0 +1,436 @@
+"""Every setting of a training run, described once: type, default, limits, and the sentence an artist reads.
+
+Validation, TOML, the command line, the form in the page and the docs all come from here. `TrainConfig` is frozen:
+`changed(config, {"lora.rank": 32})` gives a new, validated one.
+"""
+
+import difflib
+import re
+import tomllib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+RENAMED: dict[str, str] = {}  # old dotted name -> new one; fails with the new name, translated on resume
+
+EVERY = re.compile(r"^(\d+|\d+(\.\d+)?\s*%|\d+(\.\d+)?\s*epochs?|off)$")
+
+
+def _every(value: int | str) -> int | str:
+    if not EVERY.match(str(value).strip()):
+        raise ValueError('write a number of steps, a share like "10%", "2 epochs", or 0 for off')
+    return value
+
+
+Every = Annotated[int | str, AfterValidator(_every)]  # steps, "10%", "2 epochs", 0 or "off"
+
+
+def setting(default: Any, help: str, *, label: str, basic: bool = False, **limits: Any) -> Any:
+    """A field of the config: `help` is one plain sentence, `basic` ones are shown without opening Advanced."""
+    return Field(default, description=help, title=label, json_schema_extra={"basic": basic}, **limits)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Section):
+    """The base model"""
+
+    base: str = setting(
+        "starter",
+        "The model to teach: a .safetensors file, a diffusers folder, a Hugging Face name, or 'starter'.",
+        label="Base model",
+        basic=True,
+    )
+    prediction: Literal["epsilon", "v_prediction"] | None = setting(
+        None,
+        "What the model was trained to predict; found in the model unless you set it.",
+        label="Prediction type",
+    )
+    clip_skip: int | None = setting(
+        None,
+        "Which layer of the text encoder to use, counted from the end; 2 for many anime models of SD 1.x.",
+        label="Clip skip",
+        ge=1,
+        le=12,
+    )
+
+
+class DataSettings(Section):
+    """The pictures"""
+
+    images: str = setting(
+        "",
+        "The folder of pictures, flat or nested; a subfolder named 5_cat counts each of its pictures five times.",
+        label="Pictures",
+        basic=True,
+    )
+    trigger: str = setting(
+        "",
+        "The word you will type to call this LoRA; put in front of every caption without it.",
+        label="Trigger word",
+        basic=True,
+    )
+    resolution: int | None = setting(
+        None,
+        "Side in pixels of a square of equal area; the model's own size unless you set it.",
+        label="Resolution",
+        ge=64,
+        le=4096,
+    )
+    captions: Literal["files", "filename"] = setting(
+        "files",
+        "Where captions come from: caption files beside the pictures, or the pictures' file names.",
+        label="Captions from",
+    )
+    on_bad_image: Literal["stop", "skip"] = setting(
+        "stop",
+        "What to do about a picture that can't be read: stop and name it, or train without it.",
+        label="Damaged pictures",
+    )
+
+
+class LoraSettings(Section):
+    """The LoRA"""
+
+    rank: int = setting(
+        16,
+        "How much the LoRA can hold; higher learns finer detail and makes a larger file.",
+        label="Rank",
+        ge=1,
+        le=1024,
+    )
+    alpha: float | None = setting(
+        None,
+        "The update is scaled by alpha / rank; half the rank unless you set it.",
+        label="Alpha",
+        gt=0,
+        le=4096,
+    )
+    targets: Literal["attention", "attention-qv", "transformer", "full"] = setting(
+        "attention",
+        "Which layers learn: attention is enough for most subjects, transformer adds the feed-forward layers, full adds convolutions.",
+        label="Layers",
+    )
+    ranks: dict[str, int] = setting(
+        {},
+        'Ranks by layer-name pattern, over the preset: {"unet.mid_block.*" = 32}; 0 leaves a layer out.',
+        label="Ranks by pattern",
+    )
+    text_encoders: bool = setting(
+        False,
+        "Train the text encoders too; helps a new word to take, and over-fits sooner.",
+        label="Train text encoders",
+    )
+
+
+class OptimSettings(Section):
+    """Learning"""
+
+    learning_rate: float = setting(
+        1e-4,
+        "How far each step goes; too high looks burnt, too low learns nothing.",
+        label="Learning rate",
+        gt=0,
+        le=10,
+    )
+    steps: int = setting(
+        1000, "How long to train, in updates of the LoRA.", label="Steps", basic=True, ge=1, le=1_000_000
+    )
+    batch_size: int = setting(
+        1,
+        "Pictures looked at together in one pass, over all cards; more is steadier and needs more memory.",
+        label="Batch size",
+        ge=1,
+        le=1024,
+    )
+    accumulation: int = setting(
+        1,
+        "Passes collected before one update: a larger batch without more memory.",
+        label="Accumulation",
+        ge=1,
+        le=1024,
+    )
+    schedule: Literal["constant", "linear", "cosine"] = setting(
+        "constant",
+        "How the learning rate goes on: the same to the end, or down to zero straight or gently.",
+        label="Schedule",
+    )
+    warmup: Every = setting(
+        0, 'Steps, or a share like "5%", in which the learning rate rises from zero.', label="Warm-up"
+    )
+    weight_decay: float = setting(
+        0.01, "Pulls the weights towards zero; seldom worth a change.", label="Weight decay", ge=0, le=10
+    )
+    max_grad_norm: float = setting(
+        1.0,
+        "Updates larger than this are shortened to it; 0 turns that off.",
+        label="Gradient clipping",
+        ge=0,
+    )
+
+
+class LossSettings(Section):
+    """The loss"""
+
+    min_snr: float = setting(
+        0.0,
+        "Min-SNR gamma: evens out easy and hard noise levels; 5 is usual, 0 turns it off.",
+        label="Min-SNR gamma",
+        ge=0,
+        le=100,
+    )
+
+
+class MachineSettings(Section):
+    """The machine"""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = setting(
+        "auto", "Where to train; the graphics card where there is one.", label="Device"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto",
+        "Number format of the base model: half precision on a graphics card, fp32 on the CPU.",
+        label="Precision",
+    )
+
+
+class SaveSettings(Section):
+    """Saving"""
+
+    every: Every = setting(
+        "25%",
+        'How often a LoRA file is written on the way: steps, "10%", "2 epochs", or 0 for only at the end.',
+        label="Save every",
+    )
+    layout: Literal["kohya", "peft"] = setting(
+        "kohya",
+        "Key names of the file: kohya loads everywhere, peft is what diffusers writes itself.",
+        label="File layout",
+    )
+    dtype: Literal["fp16", "bf16", "fp32"] = setting(
+        "fp16", "Number format of the file; fp16 is small and exact enough.", label="File precision"
+    )
+
+
+class PreviewSettings(Section):
+    """Preview pictures"""
+
+    every: Every = setting(
+        "25%",
+        'How often preview pictures are made: steps, "10%", "2 epochs", or 0 for never.',
+        label="Preview every",
+    )
+    prompts: list[str] = setting(
+        [],
+        "What the preview pictures show, one prompt each; your first captions if you give none.",
+        label="Preview prompts",
+    )
+    negative: str = setting("", "What the preview pictures should not show.", label="Negative prompt")
+    steps: int = setting(
+        25,
+        "Sampling steps of a preview picture; more is slower and a little finer.",
+        label="Preview steps",
+        ge=1,
+        le=150,
+    )
+    guidance: float = setting(5.0, "How strongly the prompt is followed.", label="Guidance", ge=1, le=30)
+    sampler: Literal["ddim", "euler", "euler_a", "dpmpp_2m_karras", "unipc"] = setting(
+        "dpmpp_2m_karras", "The way from noise to picture.", label="Sampler"
+    )
+    seed: int = setting(
+        42,
+        "The noise that preview pictures start from; the same at every step, so that only learning changes them.",
+        label="Preview seed",
+        ge=0,
+        lt=2**32,
+    )
+
+
+class ValidateSettings(Section):
+    """Held-out loss"""
+
+    images: str = setting(
+        "",
+        "A folder of pictures that are never trained on; their loss tells when over-fitting begins.",
+        label="Held-out pictures",
+    )
+    split: float = setting(
+        0.0,
+        "Or: the share of your pictures to keep out of training for this.",
+        label="Held-out share",
+        ge=0,
+        le=0.5,
+    )
+    every: Every = setting(
+        "10%", 'How often the held-out loss is measured: steps, "10%" or "2 epochs".', label="Measure every"
+    )
+
+
+class OutputSettings(Section):
+    """The result"""
+
+    dir: str = setting(
+        "", "Where the run's folder goes; our runs folder unless you set it.", label="Output folder"
+    )
+    name: str = setting(
+        "lora", "Name of the LoRA file.", label="Name", basic=True, min_length=1, max_length=120
+    )
+    metadata: Literal["full", "minimal"] = setting(
+        "full",
+        "What the file tells of its training; minimal leaves out captions, tags and folder names.",
+        label="Training details in the file",
+    )
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings(
+        "ignore", message='Field name "validate"'
+    )  # pydantic's own is a relic of version 1
+
+    class TrainConfig(Section):
+        """A training run, whole. Sections are read as attributes: `config.lora.rank`."""
+
+        version: Literal[1] = setting(1, "Of the settings file.", label="Version")
+        seed: int = setting(
+            42, "Same seed, same settings, same pictures: same LoRA.", label="Seed", ge=0, lt=2**32
+        )
+        model: ModelSettings = ModelSettings()
+        data: DataSettings = DataSettings()
+        lora: LoraSettings = LoraSettings()
+        optim: OptimSettings = OptimSettings()
+        loss: LossSettings = LossSettings()
+        machine: MachineSettings = MachineSettings()
+        save: SaveSettings = SaveSettings()
+        preview: PreviewSettings = PreviewSettings()
+        validate: ValidateSettings = ValidateSettings()
+        output: OutputSettings = OutputSettings()
+
+
+class Setting(NamedTuple):
+    """One setting as the form and the docs see it."""
+
+    name: str  # dotted: "lora.rank"
+    group: str  # title of its section
+    field: FieldInfo
+
+    @property
+    def basic(self) -> bool:
+        return self.field.json_schema_extra["basic"]
+
+
+def settings(model: type[BaseModel] = TrainConfig, prefix: str = "", group: str = "Run") -> Iterator[Setting]:
+    """Every setting in the order of the file, sections opened."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from settings(field.annotation, f"{prefix}{name}.", field.annotation.__doc__ or name)
+        else:
+            yield Setting(prefix + name, group, field)
+
+
+def get(config: BaseModel, name: str) -> Any:
+    """`get(config, "lora.rank")`."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """A new, validated config with `{"lora.rank": 32}` applied."""
+    values = config.model_dump()
+    for name, value in changes.items():
+        *sections, last = name.split(".")
+        section = values
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return TrainConfig.model_validate(values)
+
+
+def differences(config: TrainConfig) -> dict[str, Any]:
+    """The settings that are not at their default, by dotted name."""
+    default = TrainConfig()
+    return {s.name: get(config, s.name) for s in settings() if get(config, s.name) != get(default, s.name)}
+
+
+def dumps(config: TrainConfig) -> str:
+    """TOML of every setting; those that are None (automatic) are left out, for TOML has no null."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def load(path: str | Path) -> TrainConfig:
+    """The config of a TOML file. Relative paths in it are relative to the file.
+
+    Raises ValueError with one sentence for everything that can be wrong with it.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"There is no settings file at {path}.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is not a TOML file: {error}.") from error
+    return parse(values, folder=path.resolve().parent)
+
+
+def parse(values: Mapping[str, Any], folder: Path | None = None) -> TrainConfig:
+    """The config of nested values as TOML gives them; relative paths become absolute under `folder`."""
+    try:
+        config = TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from error
+    return config if folder is None else _absolute(config, folder)
+
+
+def _absolute(config: TrainConfig, folder: Path) -> TrainConfig:
+    changes: dict[str, str] = {}
+    for name in ("data.images", "validate.images", "output.dir"):
+        value = get(config, name)
+        if value and not value.startswith("starter:"):
+            changes[name] = str(folder / Path(value).expanduser())
+    base = config.model.base
+    if base != "starter" and (base.startswith(("./", "../", ".\\", "..\\", "~")) or (folder / base).exists()):
+        changes["model.base"] = str((folder / Path(base).expanduser()).resolve())
+    return changed(config, changes)
+
+
+def explain(error: ValidationError) -> str:
+    """One sentence: which setting, its value, and what it must be."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if part not in ("int", "str"))
+    limits = first.get("ctx", {})
+    match first["type"]:
+        case "extra_forbidden":
+            return unknown(name)
+        case "greater_than_equal":
+            return f"{name} is {first['input']}; it must be at least {limits['ge']:g}."
+        case "greater_than":
+            return f"{name} is {first['input']}; it must be more than {limits['gt']:g}."
+        case "less_than_equal":
+            return f"{name} is {first['input']}; it must be at most {limits['le']:g}."
+        case "less_than":
+            return f"{name} is {first['input']}; it must be less than {limits['lt']:g}."
+        case "literal_error":
+            return f"{name} is {first['input']!r}; it must be one of {limits['expected']}."
+        case "value_error":
+            return f"{name} is {first['input']!r}; {limits['error']}."
+        case "model_type" | "model_attributes_type":
+            return f"{name} is {first['input']!r}; it must be a section of settings, [{name}]."
+    return f"{name} is {first['input']!r}; {first['msg'][0].lower() + first['msg'][1:]}."
+
+
+def unknown(name: str) -> str:
+    """The sentence for a setting that does not exist, with the nearest that does."""
+    if name in RENAMED:
+        return f"The setting {name} is now called {RENAMED[name]}."
+    names = [s.name for s in settings()]
+    near = difflib.get_close_matches(name, names, 1, 0.6) or [
+        n for n in names if n.rpartition(".")[2] == name.rpartition(".")[2]
+    ]
+    return f"There is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")

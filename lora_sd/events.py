@@ -1,0 +1,100 @@
+"""What a run tells, while it runs: small records, one JSON line each in `events.jsonl`.
+
+`Phase` is the exception: it says where the run is right now (preparing picture 5 of 24) and only `state.json` keeps it.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    t: float = field(default_factory=time.time)  # seconds since 1970
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Phase(Event):
+    """`status` is one word of the protocol (starting, caching, training …), `text` what a person reads."""
+
+    status: str
+    text: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """An optimizer step that is done. Step 0 has no loss: it carries the held-out loss of the base model."""
+
+    step: int
+    total: int
+    loss: float | None = None  # mean over the global batch, after loss weights
+    held_out: float | None = None  # mean denoising loss on pictures that are not trained on, where measured
+    learning_rate: float | None = None
+    seconds: float | None = None  # of this step
+    memory: int | None = None  # bytes: peak on the card, or resident on the CPU
+
+
+@dataclass(frozen=True)
+class Preview(Event):
+    step: int
+    prompt: str
+    index: int  # which of preview.prompts
+    path: str  # relative to the run folder
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    step: int
+    path: str  # relative to the run folder
+    modules: dict[str, int] = field(default_factory=dict)  # {"unet": 192, "text_encoder": 72}
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """Something worth knowing; nothing has stopped."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The run ended early. `text` is for people; `details` is the traceback."""
+
+    text: str
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The run ended as asked: at its last step, or earlier because someone stopped it."""
+
+    step: int
+    path: str  # the final LoRA, relative to the run folder
+    stopped: bool = False
+
+
+KINDS: dict[str, type[Event]] = {
+    c.__name__.lower(): c for c in (Phase, Step, Preview, Saved, Note, Failed, Finished)
+}
+OnEvent = Callable[[Event], None]
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON without a newline; fields that are None are left out."""
+    values = {name: value for name, value in asdict(event).items() if value is not None}
+    return json.dumps({"kind": event.kind, **values}, ensure_ascii=False)
+
+
+def from_line(line: str) -> Event:
+    values = json.loads(line)
+    kind = KINDS[values.pop("kind")]
+    known = {f.name for f in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in known})

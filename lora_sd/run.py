@@ -1,0 +1,281 @@
+"""A run is a folder: everything a person sees of it is a file there, so the page, the command line and a crash agree.
+
+runs/20261122-141530-mycat/
+  config.toml    the settings, frozen               state.json    {pid, created, t, status, step, total, phase, error}
+  events.jsonl   what happened, one line each       commands/     stop, pause, preview, save: flags for the trainer
+  previews/      pictures on the way                checkpoints/  LoRA files, the last one final
+  state/         what a resume needs                log.txt       all that the process printed
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Literal
+
+import psutil
+
+from . import config as cfg
+from . import events
+from .events import Event
+
+Command = Literal["stop", "pause", "preview", "save"]
+ACTIVE = ("starting", "caching", "training")
+LOGGED = (events.Step, events.Preview, events.Saved, events.Note, events.Failed, events.Finished)
+
+
+def home() -> Path:
+    """Where runs, projects, models and the cache live: LORA_SD_HOME, else ~/lora_sd."""
+    return Path(os.environ.get("LORA_SD_HOME") or Path.home() / "lora_sd")
+
+
+@dataclass
+class State:
+    status: str = (
+        "starting"  # queued starting caching training paused stopped finished failed; interrupted is derived
+    )
+    step: int = 0
+    total: int = 0
+    phase: str = ""
+    error: str = ""
+    pid: int = 0
+    created: float = 0.0  # when the process began: a pid alone may be someone else's by now
+    t: float = field(default_factory=time.time)
+
+    @property
+    def active(self) -> bool:
+        return self.status in ACTIVE
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as lists show it."""
+
+    folder: Path
+    name: str
+    state: State
+    started: datetime
+
+
+def create(config: cfg.TrainConfig, status: str = "starting") -> Path:
+    """A new run folder with its settings in it; nothing is started."""
+    root = Path(config.output.dir) if config.output.dir else home() / "runs"
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{safe_name(config.output.name)}"
+    for number in range(1, 1000):
+        folder = root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    for part in ("commands", "previews", "checkpoints", "state"):
+        (folder / part).mkdir()
+    write_text(folder / "config.toml", cfg.dumps(config))
+    write_text(folder / "versions.json", json.dumps(versions(), indent=1))
+    write_state(folder, State(status=status, total=config.optim.steps, phase="Waiting to start"))
+    (folder / "events.jsonl").touch()
+    return folder
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """Train the run of `folder` in a process of its own, which outlives this one; continues where it was."""
+    write_state(
+        folder,
+        State(
+            status="starting", total=read_state(folder).total, step=read_state(folder).step, phase="Starting"
+        ),
+    )
+    detached = (
+        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        if sys.platform == "win32"
+        else {"start_new_session": True}
+    )
+    with open(folder / "log.txt", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lora_sd", "resume", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUTF8": "1"},
+            **detached,
+        )
+    return process
+
+
+def command(folder: Path, name: Command) -> None:
+    """Ask the trainer for something; it looks after every step."""
+    (folder / "commands").mkdir(exist_ok=True)
+    (folder / "commands" / name).touch()
+
+
+def take(folder: Path, name: Command) -> bool:
+    """Whether `name` was asked for; asking is over once it is taken."""
+    try:
+        (folder / "commands" / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_state(folder: Path) -> State:
+    """The run's state as its trainer wrote it, or `interrupted` where that trainer is gone."""
+    try:
+        values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = State(**{name: value for name, value in values.items() if name in State.__dataclass_fields__})
+    except (OSError, ValueError):
+        return State(status="interrupted", error="Its state file can't be read.")
+    if state.active and not _alive(state):
+        state.status = "interrupted"
+    return state
+
+
+def _alive(state: State) -> bool:
+    if not state.pid:  # the child has not reported yet: give it a minute to import torch
+        return time.time() - state.t < 60
+    try:
+        process = psutil.Process(state.pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - state.created) < 2
+    except psutil.Error:
+        return False
+
+
+def write_state(folder: Path, state: State) -> None:
+    state.t = time.time()
+    write_text(folder / "state.json", json.dumps(asdict(state)))
+
+
+def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Events from byte `offset` on, and the offset to ask from next time. A line still being written waits."""
+    try:
+        with open(folder / "events.jsonl", "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    complete = data[: data.rfind(b"\n") + 1]
+    found = []
+    for line in complete.decode("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line torn by a crash says nothing
+            found.append(events.from_line(line))
+    return found, offset + len(complete)
+
+
+def list_runs(root: Path | None = None) -> list[Run]:
+    """Runs, newest first."""
+    root = root or home() / "runs"
+    return [run for run in map(_describe, sorted(_folders(root), key=lambda f: f.name, reverse=True))]
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from (f for f in root.iterdir() if (f / "config.toml").is_file())
+
+
+def _describe(folder: Path) -> Run:
+    match = re.match(r"(\d{8}-\d{6})-(.+)", folder.name)
+    started = datetime.fromtimestamp((folder / "config.toml").stat().st_mtime)
+    if match:
+        with contextlib.suppress(ValueError):
+            started = datetime.strptime(match[1], "%Y%m%d-%H%M%S")
+    return Run(folder, match[2] if match else folder.name, read_state(folder), started)
+
+
+def find(run_id: str, root: Path | None = None) -> Path | None:
+    """The folder of a run by its id (the folder's name); None for anything that is not one."""
+    folder = (root or home() / "runs") / run_id
+    return folder if run_id and Path(run_id).name == run_id and (folder / "config.toml").is_file() else None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The run's LoRA files, oldest first, the final one last."""
+    return sorted((folder / "checkpoints").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+
+
+class Recorder:
+    """Writes a run's events and state: the trainer's `on_event` when it has a folder."""
+
+    def __init__(self, folder: Path, total: int):
+        me = psutil.Process()
+        self.folder = folder
+        before = read_state(folder)
+        self.state = State(step=before.step, total=total, pid=me.pid, created=me.create_time())
+        self.written = 0.0
+        _mend(folder / "events.jsonl")
+        self.file: IO[str] = open(folder / "events.jsonl", "a", encoding="utf-8")
+        write_state(folder, self.state)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, LOGGED):
+            self.file.write(events.to_line(event) + "\n")
+            self.file.flush()
+        match event:
+            case events.Phase():
+                counted = f" {event.done} of {event.total}" if event.total else ""
+                self.state.status, self.state.phase = event.status, event.text + counted
+            case events.Step():
+                self.state.step, self.state.total = event.step, event.total
+            case events.Failed():
+                self.state.status, self.state.error = "failed", event.text
+            case events.Finished():
+                self.state.status, self.state.step = "stopped" if event.stopped else "finished", event.step
+        urgent = not isinstance(event, events.Step | events.Phase) or event.t - self.written > 0.2
+        if urgent:
+            self.save()
+
+    def save(self) -> None:
+        self.written = time.time()
+        write_state(self.folder, self.state)
+
+    def close(self) -> None:
+        self.save()
+        self.file.close()
+
+
+def _mend(path: Path) -> None:
+    """End a last line that a crash tore, so that the next event begins on a line of its own."""
+    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+        with open(path, "ab") as file:
+            file.write(b"\n")
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    packages = ("lora-sd", "torch", "diffusers", "transformers", "accelerate", "safetensors", "gradio")
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def safe_name(name: str) -> str:
+    """A file name that every system takes: letters of any script, digits, `._-`; never empty, never a device name."""
+    kept = re.sub(r"[^\w.-]+", "_", name, flags=re.UNICODE).strip("._ ")[:80] or "lora"
+    reserved = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", kept, re.IGNORECASE)
+    return f"{kept}_" if reserved else kept
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write whole or not at all. On Windows a reader can hold the old file for a moment: try again."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    for attempt in range(20):
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError:
+            if attempt == 19:
+                raise
+            time.sleep(0.05)
