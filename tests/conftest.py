@@ -1,0 +1,169 @@
+"""Tiny random models of the real structure, a home of its own for every test, and one thread."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
+
+import pytest
+import torch
+
+TOKENIZER = Path(__file__).parent.parent / "lora_sd" / "models" / "configs" / "tokenizer"
+PIXELS = 128  # the tiny models' resolution: latents of 16 × 16
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh, empty LORA_SD_HOME."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("LORA_SD_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny_folder("sdxl")` is a diffusers folder of a tiny random model; made once a session, so don't write in it.
+
+    Names: sd15, sd2, sdxl, and sd2-v for an SD 2.x with v-prediction.
+    """
+    root = tmp_path_factory.mktemp("tiny")
+
+    def folder(name: str) -> Path:
+        path = root / name
+        if not path.exists():
+            with torch.random.fork_rng():
+                torch.manual_seed(sum(map(ord, name)))
+                PIPELINES[name]().save_pretrained(path)
+        return path
+
+    return folder
+
+
+@pytest.fixture
+def tiny_models(tiny_folder) -> Callable:
+    """`tiny_models("sdxl")` are freshly loaded Models, frozen, in fp32 on the CPU."""
+    from lora_sd.models.load import load
+
+    return lambda name, **options: load(str(tiny_folder(name)), **options)
+
+
+@pytest.fixture
+def starter():
+    """The starter model, freshly loaded in fp32 on the CPU."""
+    from lora_sd.models.load import load
+
+    return load("starter")
+
+
+def _text_encoder(kind: type, activation: str, layers: int):
+    from transformers import CLIPTextConfig
+
+    config = CLIPTextConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_hidden_layers=layers,
+        projection_dim=32,
+        hidden_act=activation,
+        bos_token_id=49406,
+        eos_token_id=49407,
+    )
+    return kind(config).eval()
+
+
+def _tokenizer(pad: str):
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(TOKENIZER, pad_token=pad)
+
+
+def _vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        sample_size=PIXELS,
+    )
+
+
+def _scheduler(prediction: str):
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+
+
+def _sd(activation: str, pad: str, linear: bool, prediction: str = "epsilon"):
+    """The four levels of SD 1.x and 2.x: 16 transformers, 22 residual blocks."""
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    unet = UNet2DConditionModel(
+        sample_size=PIXELS // 8,
+        block_out_channels=(16, 16, 32, 32),
+        norm_num_groups=8,
+        attention_head_dim=4,
+        cross_attention_dim=32,
+        use_linear_projection=linear,
+    )
+    return StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=_text_encoder(CLIPTextModel, activation, layers=3),
+        tokenizer=_tokenizer(pad),
+        unet=unet,
+        scheduler=_scheduler(prediction),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _sdxl():
+    """SDXL's three levels of two layers each, on which kohya's numbering of blocks stands."""
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    unet = UNet2DConditionModel(
+        sample_size=PIXELS // 8,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        norm_num_groups=8,
+        attention_head_dim=4,
+        cross_attention_dim=64,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=32 + 6 * 8,
+    )
+    return StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=_text_encoder(CLIPTextModel, "quick_gelu", layers=3),
+        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, "gelu", layers=4),
+        tokenizer=_tokenizer("<|endoftext|>"),
+        tokenizer_2=_tokenizer("!"),
+        unet=unet,
+        scheduler=_scheduler("epsilon"),
+    )
+
+
+PIPELINES = {
+    "sd15": lambda: _sd("quick_gelu", "<|endoftext|>", linear=False),
+    "sd2": lambda: _sd("gelu", "!", linear=True),
+    "sd2-v": lambda: _sd("gelu", "!", linear=True, prediction="v_prediction"),
+    "sdxl": _sdxl,
+}
