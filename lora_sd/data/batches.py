@@ -1,0 +1,78 @@
+"""Which pictures are looked at when: a function of (seed, epoch) alone, so that any step can be gone to directly."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .buckets import Fit, Size
+from .cache import LatentCache
+from .folder import Example
+
+
+class Batch(NamedTuple):
+    """Latents are kept as mean and std: each step draws its own sample of them."""
+
+    mean: Tensor  # (B, 4, H/8, W/8)
+    std: Tensor  # (B, 4, H/8, W/8)
+    captions: list[str]
+    sizes: Tensor  # (B, 6) pixels: original h, w, crop top, left, target h, w
+    weights: Tensor  # (B,)
+
+
+def epoch_order(
+    seed: int, epoch: int, buckets: Sequence[Size], repeats: Sequence[int], batch_size: int
+) -> list[list[int]]:
+    """The batches of an epoch as indices: each of one bucket, each index `repeats` times.
+
+    The batches of a bucket are filled evenly (5 pictures at batch size 4 are 3 + 2), so that no picture of a
+    short last batch weighs as much as a whole batch.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    by_bucket: dict[Size, list[int]] = {}
+    for index, (bucket, times) in enumerate(zip(buckets, repeats, strict=True)):
+        by_bucket.setdefault(bucket, []).extend([index] * times)
+    batches = []
+    for indices in by_bucket.values():
+        rng.shuffle(indices)
+        num_batches = _num_batches(len(indices), batch_size)
+        batches += [indices[start::num_batches] for start in range(num_batches)]
+    rng.shuffle(batches)
+    return batches
+
+
+def batches_per_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch_size: int) -> int:
+    """How many batches `epoch_order` gives, in every epoch."""
+    counts: dict[Size, int] = {}
+    for bucket, times in zip(buckets, repeats, strict=True):
+        counts[bucket] = counts.get(bucket, 0) + times
+    return sum(_num_batches(count, batch_size) for count in counts.values())
+
+
+def _num_batches(num_indices: int, batch_size: int) -> int:
+    return -(-num_indices // batch_size)
+
+
+def batches(
+    seed: int, buckets: Sequence[Size], repeats: Sequence[int], batch_size: int, start: int = 0
+) -> Iterator[tuple[int, list[int]]]:
+    """Batches without end, each with its epoch, from the `start`-th on."""
+    epoch, passed = divmod(start, batches_per_epoch(buckets, repeats, batch_size))
+    while True:
+        for batch in epoch_order(seed, epoch, buckets, repeats, batch_size)[passed:]:
+            yield epoch, batch
+        epoch, passed = epoch + 1, 0
+
+
+def collate(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Batch:
+    """One batch of cached pictures, on the CPU."""
+    means, stds = zip(*(latents.load(example, fit) for example, fit in items), strict=True)
+    return Batch(
+        mean=torch.stack(means),
+        std=torch.stack(stds),
+        captions=[example.caption for example, _ in items],
+        sizes=torch.tensor([fit.time_ids(example.size) for example, fit in items], dtype=torch.float32),
+        weights=torch.tensor([example.weight for example, _ in items]),
+    )

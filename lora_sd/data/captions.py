@@ -1,0 +1,122 @@
+"""Captions: read from whatever people keep them in, and completed with the trigger word.
+
+Beside `cat.png`: cat.txt, cat.caption, cat.json, or the same after the whole name (cat.png.txt). For a folder: metadata.jsonl.
+"""
+
+import codecs
+import json
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = (".txt", ".caption", ".json")
+KEYS = ("caption", "text", "prompt", "description", "tags")  # of a JSON caption, the first one that is there
+NAME_KEYS = ("file_name", "file", "image")  # of a line of metadata.jsonl
+
+
+def with_trigger(caption: str, trigger: str) -> str:
+    """The caption with the trigger word in front, unless it has that word already, in any case.
+
+    >>> with_trigger("a cat on a mat", "mycat"), with_trigger("MyCat asleep", "mycat")
+    ('mycat, a cat on a mat', 'MyCat asleep')
+    """
+    trigger = trigger.strip()
+    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE):
+        return caption
+    return f"{trigger}, {caption}" if caption else trigger
+
+
+def from_name(path: Path) -> str:
+    """The caption that a file name is: underscores are spaces, a copy's number is dropped.
+
+    >>> from_name(Path("a_red_fox (2).png"))
+    'a red fox'
+    """
+    return _one_line(re.sub(r"\s*\(\d+\)$", "", path.stem).replace("_", " "))
+
+
+def beside(picture: Path, files: dict[str, Path]) -> Path | None:
+    """The caption file of a picture, among the files of its folder as `by_name` gives them."""
+    for stem in (picture.stem, picture.name):
+        for suffix in SUFFIXES:
+            if found := files.get(_key(stem, suffix)):
+                return found
+    return None
+
+
+def by_name(files: list[Path]) -> dict[str, Path]:
+    """Files by a name that ignores how a zip spelled accents, and whether a suffix is .txt or .TXT."""
+    return {_key(path.stem, path.suffix): path for path in files}
+
+
+def _key(stem: str, suffix: str) -> str:
+    return unicodedata.normalize("NFC", stem) + suffix.lower()
+
+
+def read(path: Path) -> tuple[str | None, str | None]:
+    """The caption in a file on one line, None where a JSON file has none; and a note if its encoding was a guess."""
+    text, note = decoded(path)
+    if path.suffix.lower() != ".json":
+        return _one_line(text), note
+    try:
+        return from_json(json.loads(text)), note
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name} is not valid JSON ({error}); mend it or remove it.") from error
+
+
+def decoded(path: Path) -> tuple[str, str | None]:
+    """The text of a file in UTF-8, UTF-16 with its mark, or else Windows-1252 or Latin-1, which is noted."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace"), None
+    for encoding, title in (("utf-8-sig", None), ("cp1252", "Windows-1252"), ("latin-1", "Latin-1")):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return (
+            text,
+            title and f"{path.name} is not UTF-8; it was read as {title}. Check its accented letters.",
+        )
+    raise AssertionError("Latin-1 decodes any bytes")
+
+
+def from_json(value: Any) -> str | None:
+    """The caption in "text", ["tag", "tag"], {"tag": score} or {"caption" or "text" or "tags" …: any of these}."""
+    match value:
+        case str():
+            return _one_line(value)
+        case list():
+            return ", ".join(_one_line(str(tag)) for tag in value)
+        case dict():
+            return next((_tags(value[key]) for key in KEYS if value.get(key) is not None), None)
+    return None
+
+
+def _tags(value: Any) -> str | None:
+    """A caption's value; in a dict of tags the names are the tags, whatever their scores."""
+    return from_json(list(value) if isinstance(value, dict) else value)
+
+
+def read_metadata(path: Path) -> dict[Path, str]:
+    """Captions of a metadata.jsonl by picture: each line an object with `file_name` and `text` or `caption`."""
+    text, _ = decoded(path)
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            name = next(entry[key] for key in NAME_KEYS if key in entry)
+        except (json.JSONDecodeError, StopIteration, TypeError) as error:
+            raise ValueError(
+                f'{path.name}, line {number}, is not an object with a "file_name"; mend that line or remove the file.'
+            ) from error
+        if (caption := from_json(entry)) is not None:
+            found[path.parent / name] = caption
+    return found
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

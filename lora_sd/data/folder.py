@@ -1,0 +1,232 @@
+"""A folder of pictures → examples: flat, nested, or with subfolders named `5_cat`, whose pictures count five times.
+
+Nothing in the folder is ever written. `starter:streamline` and `starter:streamline/heldout` are the set that is shipped.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from . import captions as cap
+from . import images
+from .buckets import Size, listed
+
+STARTER_SETS = Path(__file__).parents[1] / "starter" / "sets"
+IGNORED = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
+SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .avif .heic .heif .jxl .psd".split()
+)
+SIGNATURE = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*|....ftypavif", re.DOTALL)
+REPEATS = re.compile(r"(\d{1,3})_.")  # 2024_holiday is a year
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with its caption."""
+
+    path: Path
+    caption: str
+    size: Size  # (w, h) of the upright picture
+    repeats: int = 1  # how often it counts in an epoch
+    weight: float = 1.0  # factor of its loss
+    mask: Path | None = None
+
+
+class Found(NamedTuple):
+    examples: list[Example]  # in natural order of their paths
+    skipped: list[tuple[Path, str]]  # damaged ones, each with a sentence
+    notes: list[str]
+
+
+def find_examples(
+    folder: str | Path,
+    *,
+    trigger: str = "",
+    captions: Literal["files", "filename"] = "files",
+    on_bad_image: Literal["stop", "skip"] = "stop",
+) -> Found:
+    """Every picture of the folder, checked, with its caption; ValueError says what is wrong and what to do."""
+    root = _resolved(folder)
+    files = sorted(_files(root), key=lambda path: natural(path.relative_to(root).as_posix()))
+    pictures = [path for path in files if _is_picture(path)]
+    repeats, notes = _repeats(root, pictures)
+    pictures = [path for path in pictures if repeats[path]]
+    if not pictures:
+        raise ValueError(_nothing(root, files))
+
+    sizes, skipped = _checked(pictures)
+    if (skipped and on_bad_image == "stop") or not sizes:
+        raise ValueError(_damaged(skipped, len(pictures), on_bad_image))
+
+    texts, said = (
+        ({p: cap.from_name(p) for p in sizes}, []) if captions == "filename" else _captions(files, sizes)
+    )
+    notes += said + _completeness(root, list(sizes), texts, trigger)
+    examples = [
+        Example(path, cap.with_trigger(texts.get(path, ""), trigger), size, repeats[path])
+        for path, size in sizes.items()
+    ]
+    return Found(examples, skipped, notes)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sorts 2.png before 10.png, and names of any case together.
+
+    >>> sorted(["b10", "B2", "a"], key=natural)
+    ['a', 'B2', 'b10']
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+def _resolved(folder: str | Path) -> Path:
+    if str(folder).startswith("starter:"):
+        return _starter_set(str(folder).removeprefix("starter:"))
+    if not str(folder).strip():
+        raise ValueError("No folder of pictures was given; set data.images to one.")
+    root = Path(folder).expanduser()
+    if root.is_file():
+        raise ValueError(
+            f"{root} is a file; give the folder that your pictures are in (unpack a .zip first)."
+        )
+    if not root.is_dir():
+        raise ValueError(f"There is no folder at {root}; check its spelling.")
+    return root
+
+
+def _starter_set(name: str) -> Path:
+    folder = STARTER_SETS / name
+    if name.count("/") == 0:
+        folder /= "train"
+    if not folder.is_dir():
+        known = sorted(f"starter:{path.name}" for path in STARTER_SETS.iterdir())
+        raise ValueError(f"There is no set of pictures named starter:{name}; there is {listed(known)}.")
+    return folder
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Files under `root` that are not hidden; folders behind links are visited, each folder once."""
+    seen = set()
+    for where, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(where)
+        folders[:] = [] if real in seen else sorted(name for name in folders if _visible(name))
+        if real not in seen:
+            yield from (Path(where, name) for name in names if _visible(name))
+        seen.add(real)
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in IGNORED
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether it is named as a picture or begins like one; what is named so and is none is found by the check."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with open(path, "rb") as file:
+            return SIGNATURE.match(file.read(12)) is not None
+    except OSError:
+        return False
+
+
+def _repeats(root: Path, pictures: list[Path]) -> tuple[dict[Path, int], list[str]]:
+    """How often each picture counts: as the nearest folder above it that is named N_ says."""
+    found: dict[Path, int] = {}
+    numbered: dict[str, list[int]] = {}
+    for path in pictures:
+        found[path] = 1
+        for part in path.relative_to(root).parts[:-1]:
+            if match := REPEATS.match(part):
+                found[path] = int(match[1])
+                name = part
+        if found[path] != 1:
+            numbered.setdefault(name, []).append(found[path])
+    notes = [
+        f"{name}: each of its {len(times)} pictures counts {times[0]} times."
+        if times[0]
+        else f"{name}: its {len(times)} pictures are left out, as its name says."
+        for name, times in numbered.items()
+    ]
+    return found, notes
+
+
+def _nothing(root: Path, files: list[Path]) -> str:
+    if not files:
+        return f"The folder {root} is empty; put your pictures in it."
+    return f"The folder {root} has no pictures, only {listed([path.name for path in files])}; PNG, JPEG and WebP are read."
+
+
+def _checked(pictures: list[Path]) -> tuple[dict[Path, Size], list[tuple[Path, str]]]:
+    """Sizes of the good pictures, and the bad ones with a sentence each."""
+    sizes, skipped = {}, []
+    with ThreadPoolExecutor(
+        min(8, os.cpu_count() or 1)
+    ) as pool:  # Pillow decodes without the interpreter's lock
+        for path, result in zip(pictures, pool.map(_check, pictures), strict=True):
+            if isinstance(result, str):
+                skipped.append((path, result))
+            else:
+                sizes[path] = result
+    return sizes, skipped
+
+
+def _check(path: Path) -> Size | str:
+    try:
+        stat = path.stat()
+        return _check_once(path, stat.st_size, stat.st_mtime_ns)
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+@lru_cache(maxsize=50_000)
+def _check_once(path: Path, num_bytes: int, mtime_ns: int) -> Size:
+    """The page asks for the same folder again and again; a file that did not change is not read twice."""
+    return images.check(path)
+
+
+def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: str) -> str:
+    told = " ".join(sentence for _, sentence in skipped[:3])
+    more = f" So are {len(skipped) - 3} more." if len(skipped) > 3 else ""
+    if len(skipped) == num_pictures:
+        return f"None of the {num_pictures} pictures can be read. {told}{more}"
+    remedy = ' Or set data.on_bad_image = "skip" to train without.' if on_bad_image == "stop" else ""
+    return f"{told}{more}{remedy}"
+
+
+def _captions(files: list[Path], pictures: dict[Path, Size]) -> tuple[dict[Path, str], list[str]]:
+    """Captions from files beside the pictures, else from metadata.jsonl; and notes about their encodings."""
+    found: dict[Path, str] = {}
+    notes = []
+    for path in files:
+        if path.name.lower() == "metadata.jsonl":
+            found |= cap.read_metadata(path)
+    texts = {path: found[path] for path in pictures if path in found}
+    for folder in {path.parent for path in pictures}:
+        siblings = cap.by_name([path for path in files if path.parent == folder])
+        for path in (p for p in pictures if p.parent == folder):
+            if source := cap.beside(path, siblings):
+                caption, note = cap.read(source)
+                notes += [note] if note else []
+                if caption is not None:
+                    texts[path] = caption
+    return texts, notes
+
+
+def _completeness(root: Path, pictures: list[Path], texts: dict[Path, str], trigger: str) -> list[str]:
+    """A note where captions are missing and the trigger word stands in; ValueError where there is none."""
+    missing = [path.relative_to(root).as_posix() for path in pictures if path not in texts]
+    if not missing:
+        return []
+    counted = f"{len(pictures) - len(missing)} of {len(pictures)} pictures have captions; missing: {listed(missing)}."
+    if not trigger.strip():
+        raise ValueError(
+            f"{counted} Give a trigger word (data.trigger), which then is their caption, "
+            'or take captions from the file names (data.captions = "filename").'
+        )
+    return [counted] if texts else [f"No caption files: every picture is captioned {trigger.strip()!r}."]
