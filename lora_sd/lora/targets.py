@@ -1,0 +1,60 @@
+"""Which layers learn, and at what rank: a preset is a list of layer-name patterns, and the user's patterns go over it."""
+
+import difflib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from lora_sd.lora.layers import named_layers
+
+TRANSFORMER = ("unet.*.attentions.*",)
+PRESETS = {
+    "attention-qv": ("unet.*.attn?.to_q", "unet.*.attn?.to_v"),  # arXiv:2106.09685, section 4.2
+    "attention": ("unet.*.attn?.to_[qkv]", "unet.*.attn?.to_out.0"),
+    "transformer": TRANSFORMER,  # kohya's default
+    "full": (*TRANSFORMER, "unet.*.resnets.*", "unet.*.downsamplers.*", "unet.*.upsamplers.*"),
+}
+TEXT_ENCODERS = ("text_encoder*.self_attn.*", "text_encoder*.mlp.*")
+
+
+def resolve(
+    parts: Mapping[str, nn.Module],
+    preset: str,
+    *,
+    rank: int,
+    patterns: Mapping[str, int] | None = None,
+    text_encoders: bool = False,
+) -> dict[str, int]:
+    """The rank of each layer that learns, in the model's order.
+
+    `patterns` may change, add or (rank 0) leave out any Linear or Conv2d by its name; the last that matches decides.
+    """
+    names = list(named_layers(parts))
+    table = dict.fromkeys(PRESETS[preset] + (TEXT_ENCODERS if text_encoders else ()), rank)
+    ranks = {name: table[p] for name in names for p in table if fnmatchcase(name, p)}
+    for pattern, pattern_rank in (patterns or {}).items():
+        ranks |= dict.fromkeys(_matching(pattern, pattern_rank, names), pattern_rank)
+    if not any(ranks.values()):
+        raise ValueError("No layer is left to train; give at least one pattern in lora.ranks a rank above 0.")
+    return {name: ranks[name] for name in names if ranks.get(name)}
+
+
+def _matching(pattern: str, rank: int, names: list[str]) -> list[str]:
+    if rank < 0:
+        raise ValueError(
+            f"lora.ranks gives {pattern!r} the rank {rank}; use 1 or more, or 0 to leave layers out."
+        )
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        near = ", ".join(difflib.get_close_matches(pattern, _candidates(names), cutoff=0.0))
+        raise ValueError(f"lora.ranks: no layer of this model matches {pattern!r}; near it are {near}.")
+    return found
+
+
+def _candidates(names: list[str]) -> list[str]:
+    """Patterns that do match something: every opening, every ending of one or two words, and every name."""
+    split = [name.split(".") for name in names]
+    openings = (".".join([*words[:n], "*"]) for words in split for n in range(1, len(words)))
+    endings = (".".join(["*", *words[-n:]]) for words in split for n in (1, 2))
+    return list(dict.fromkeys([*openings, *endings, *names]))
