@@ -1,0 +1,43 @@
+"""Train Stable Diffusion LoRAs and use them.
+
+>>> import lora_sd
+>>> config = lora_sd.TrainConfig.model_validate(
+...     {"data": {"images": "starter:streamline"}, "optim": {"steps": 10}}
+... )
+>>> path = lora_sd.train(config)  # doctest: +SKIP
+>>> [picture] = lora_sd.generate("starter", "cow face", loras={path: 0.8})  # doctest: +SKIP
+
+Names are imported when they are used: `import lora_sd` does not import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import TrainConfig as TrainConfig
+    from .lora.formats import save_lora as save_lora
+    from .lora.metadata import inspect as inspect
+    from .models.load import load as load_model  # noqa: F401
+    from .sample import generate as generate
+    from .sample import load_lora as load_lora
+    from .training.train import train as train
+
+_HOMES = {
+    "TrainConfig": ("config", "TrainConfig"),
+    "load_config": ("config", "load"),
+    "train": ("training.train", "train"),
+    "generate": ("sample", "generate"),
+    "load_model": ("models.load", "load"),
+    "load_lora": ("sample", "load_lora"),
+    "save_lora": ("lora.formats", "save_lora"),
+    "inspect": ("lora.metadata", "inspect"),
+}
+__all__ = list(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"lora_sd has no {name!r}; it has {', '.join(__all__)}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f".{module}", __name__), attribute)

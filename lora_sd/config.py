@@ -180,7 +180,7 @@ class LossSettings(Section):
     """The loss"""
 
     min_snr: float = setting(
-        0.0,
+        5.0,
         "Min-SNR gamma: evens out easy and hard noise levels; 5 is usual, 0 turns it off.",
         label="Min-SNR gamma",
         ge=0,

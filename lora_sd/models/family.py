@@ -1,5 +1,6 @@
 """Model families as values: what differs between SD 1.x, SD 2.x and SDXL is data, so the code has no branches on it."""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -132,6 +133,12 @@ class Models:
             for spec, model in zip(self.family.text_encoders, self.text_encoders, strict=True)
         }
         return {"unet": self.unet, **named}
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Where fp32 adapters meet half-precision weights; nothing to do in fp32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
         """The U-Net's output for noisy latents `x` (B, 4, H, W) at timesteps `t` (B,).

@@ -1,0 +1,46 @@
+"""The optimizer, and the learning rate as a plain function of the step."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW (arXiv:1711.05101) with the usual betas; one fused kernel on a CUDA card."""
+    parameters = list(parameters)
+    on_card = parameters[0].device.type == "cuda"
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=on_card or None)
+
+
+def constant(progress: float) -> float:
+    return 1.0
+
+
+def linear(progress: float) -> float:
+    return 1.0 - progress
+
+
+def cosine(progress: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "linear": linear, "cosine": cosine}
+
+
+def rate(schedule: str, done: int, total: int, warmup: int) -> float:
+    """The factor on the learning rate for the step after `done` of `total` steps; rises from 0 over `warmup` steps.
+
+    The same numbers as diffusers' schedules, so a run can be compared with theirs.
+    """
+    if done < warmup:
+        return done / warmup
+    return SCHEDULES[schedule]((done - warmup) / max(1, total - warmup))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
