@@ -1,16 +1,35 @@
-"""A base model, loaded and frozen: `load("starter" | folder | file | hub id) -> Models`."""
+"""A base model, loaded and frozen: `load("starter" | file | folder | hub id) -> Models`. It never downloads.
 
+Weights are read once; each component goes straight to its own precision. What a single file does not hold (component
+configs and the CLIP tokenizer) lies in `configs/`, so no network is needed.
+"""
+
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from . import find
 from .family import FAMILIES, Family, Models, Prediction, TextEncoder
+from .header import Contents, identify, open_header, read_json
 
-STARTER = Path(__file__).parent.parent / "starter" / "model"
+CONFIGS = Path(__file__).parent / "configs"
+PICKLES = (".ckpt", ".pt", ".pth")
+
+
+class Components(NamedTuple):
+    unet: nn.Module
+    vae: nn.Module
+    text_encoders: list[nn.Module]
+    tokenizers: list[Any]
+    scheduler_config: dict[str, Any]
 
 
 def load(
@@ -21,35 +40,149 @@ def load(
     prediction: Prediction | None = None,
     clip_skip: int | None = None,
 ) -> Models:
-    """The base model called `source`, frozen: U-Net and text encoders in `dtype`, the VAE in fp32."""
-    path = STARTER if source == "starter" else Path(source)
-    import json
+    """The base model called `source`, frozen: U-Net and text encoders in `dtype`, the VAE always in fp32.
 
-    index = json.loads((path / "model_index.json").read_text())
-    te = json.loads((path / "text_encoder" / "config.json").read_text())
-    name = "sdxl" if "XL" in index["_class_name"] else "sd2" if te["hidden_act"] == "gelu" else "sd15"
-    family = FAMILIES[name]
-    encoders, tokenizers = [], []
-    for spec in family.text_encoders:
-        kind = CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
-        encoders.append(kind.from_pretrained(path / spec.attribute, dtype=dtype))
-        tokenizers.append(CLIPTokenizer.from_pretrained(path / spec.tokenizer))
-    unet = UNet2DConditionModel.from_pretrained(path, subfolder="unet", torch_dtype=dtype)
-    vae = AutoencoderKL.from_pretrained(path, subfolder="vae", torch_dtype=torch.float32)
-    config = json.loads((path / "scheduler" / "scheduler_config.json").read_text())
-    for model in (unet, vae, *encoders):
-        model.requires_grad_(False).to(device)
-        model.train()
+    `prediction` and `clip_skip` are what the model says of itself unless given.
+    """
+    found = find.describe(source)
+    if found.kind == "folder":
+        family = FAMILIES[found.family]
+        parts = _from_folder(found.path, family, dtype)
+    else:
+        family, parts = _from_file(found.path, dtype)
+    scheduler_config = parts.scheduler_config | ({"prediction_type": prediction} if prediction else {})
+    for model in (parts.unet, parts.vae, *parts.text_encoders):
+        _check_complete(model, source)
+        model.requires_grad_(False).to(device).train()  # gradient checkpointing asks for train mode
+    _check_clip_skip(clip_skip, parts.text_encoders)
     return Models(
         family=family,
-        unet=unet,
-        vae=vae.eval(),
-        text_encoders=encoders,
-        tokenizers=tokenizers,
-        alpha_bar=DDPMScheduler.from_config(config).alphas_cumprod,
-        prediction=prediction or config["prediction_type"],
+        unet=parts.unet,
+        vae=parts.vae.eval(),
+        text_encoders=parts.text_encoders,
+        tokenizers=parts.tokenizers,
+        alpha_bar=alpha_bar(scheduler_config),
+        prediction=scheduler_config.get("prediction_type", family.prediction),
         source=source,
-        path=path,
+        path=found.path,
         clip_skip=clip_skip,
-        scheduler_config=config,
+        scheduler_config=scheduler_config,
     )
+
+
+def alpha_bar(scheduler_config: Mapping[str, Any]) -> Tensor:
+    """ᾱ of every timestep (T,), after the zero-terminal-SNR fix where the config asks for it (arXiv:2305.08891)."""
+    return DDPMScheduler.from_config(scheduler_config).alphas_cumprod
+
+
+# A folder in diffusers layout
+
+
+def _from_folder(path: Path, family: Family, dtype: torch.dtype) -> Components:
+    return Components(
+        unet=_component(UNet2DConditionModel, path, "unet", dtype),
+        vae=_component(AutoencoderKL, path, "vae", torch.float32),
+        text_encoders=[
+            _component(_text_model(spec), path, spec.attribute, dtype) for spec in family.text_encoders
+        ],
+        tokenizers=[CLIPTokenizer.from_pretrained(path / spec.tokenizer) for spec in family.text_encoders],
+        scheduler_config=read_json(path / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def _component(kind: type, path: Path, name: str, dtype: torch.dtype) -> nn.Module:
+    plain = [file for file in (path / name).glob("*.safetensors") if ".fp16." not in file.name]
+    halves = any((path / name).glob("*.fp16.safetensors"))
+    variant = "fp16" if halves and not plain else None
+    return kind.from_pretrained(path, subfolder=name, dtype=dtype, variant=variant, local_files_only=True)
+
+
+def _text_model(spec: TextEncoder) -> type:
+    return CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
+
+
+# A single file, as A1111 and ComfyUI keep their checkpoints
+
+
+def _from_file(path: Path, dtype: torch.dtype) -> tuple[Family, Components]:
+    weights, metadata = _weights(path)
+    shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    known = identify(Contents(shapes, metadata, lambda key: weights[key].tolist()))
+    if known.get("problem"):
+        raise ValueError(f"{path.name} {known['problem']}.")
+    family = FAMILIES[known["family"]]
+    # SD 2.x came in two sizes: 768 pixels with v-prediction, 512 with ε.
+    folder = CONFIGS / (
+        "sd2-base" if family.name == "sd2" and known["prediction"] == "epsilon" else family.name
+    )
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    return family, Components(
+        unet=_single(UNet2DConditionModel, weights, folder, "unet", dtype),
+        vae=_single(AutoencoderKL, weights, folder, "vae", torch.float32),
+        text_encoders=[
+            create_diffusers_clip_model_from_ldm(
+                _text_model(spec), weights, spec.attribute, str(folder), dtype, local_files_only=True
+            )
+            for spec in family.text_encoders
+        ],
+        tokenizers=[_tokenizer(folder / spec.tokenizer) for spec in family.text_encoders],
+        scheduler_config=scheduler
+        | {"prediction_type": known["prediction"], "rescale_betas_zero_snr": known["zero_snr"]},
+    )
+
+
+def _weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every tensor of a checkpoint, and the header's metadata."""
+    if path.suffix not in PICKLES:
+        with open_header(path) as contents:
+            return {_with_level(key): tensor for key, tensor in load_file(path).items()}, dict(
+                contents.metadata
+            )
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path.name} is damaged, or holds program code and was not opened; "
+            "use the .safetensors version of this model."
+        ) from error
+    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
+    return {_with_level(key): value for key, value in weights.items() if isinstance(value, Tensor)}, {}
+
+
+def _with_level(key: str) -> str:
+    """Checkpoints made by early mergers lack the text encoder's `text_model` level."""
+    prefix = "cond_stage_model.transformer."
+    rest = key.removeprefix(prefix)
+    old = key.startswith(prefix) and rest.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+    return f"{prefix}text_model.{rest}" if old else key
+
+
+def _single(kind: type, weights: dict[str, Tensor], folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
+    return kind.from_single_file(
+        weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True
+    )
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    """The one CLIP vocabulary, with the padding that this text encoder was trained with."""
+    return CLIPTokenizer.from_pretrained(
+        CONFIGS / "tokenizer", **read_json(folder / "special_tokens_map.json")
+    )
+
+
+# What must hold of any of them
+
+
+def _check_complete(model: nn.Module, source: str) -> None:
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of its {type(model).__name__} (the first is {missing[0]}): "
+            "it is damaged, or a pruned model, which can't be taught here."
+        )
+
+
+def _check_clip_skip(clip_skip: int | None, text_encoders: list[nn.Module]) -> None:
+    layers = min(model.config.num_hidden_layers for model in text_encoders)
+    if clip_skip and clip_skip > layers:
+        raise ValueError(f"model.clip_skip is {clip_skip}; this model's text encoder has {layers} layers.")
