@@ -1,76 +1,304 @@
-"""The header of a LoRA file: what it says of itself. Reading it needs no torch."""
+"""The header of a LoRA file: what it tells of its training, in kohya's `ss_*` keys and the modelspec ones.
 
+Every value is a string, as sd-scripts writes them: `"None"`, `"True"`, `"(512, 512)"`, JSON for tables. Other programs
+find the base model by `ss_base_model_version` and `ss_v2`, and the LoRA's name by `ss_output_name`.
+"""
+
+import hashlib
 import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-FOREIGN = {  # kinds of adapter that are not a plain LoRA, by what their keys end in
-    "LoCon with Tucker decomposition": ("lora_mid.weight",),
-    "DoRA": ("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight"),
-    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
-    "LoKr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2"),
-    "IA3": ("on_input",),
-    "OFT": ("oft_blocks", "oft_diag", "rescale"),
-    "full weight differences": ("diff", "diff_b"),
-    "norm layers": ("w_norm", "b_norm"),
-    "GLoRA": ("a1.weight", "a2.weight", "b1.weight", "b2.weight", "bm.weight"),
-    "LoRA with biases": ("lora_B.bias", "lora_up.bias"),
+from .. import __version__
+from .inspection import inspect as inspect
+
+if TYPE_CHECKING:  # both need torch, and reading a header must not
+    from ..models.family import Family
+    from .layers import Pair
+
+V_ARCHITECTURE = {"stable-diffusion-v2-512/lora": "stable-diffusion-v2-768-v/lora"}
+
+# What kohya's trainer can do and this one does not, at the values that mean "off" there.
+OFF = {
+    "ss_training_comment": None,
+    "ss_sd_scripts_commit_hash": "(unknown)",
+    "ss_max_token_length": None,
+    "ss_network_dropout": None,
+    "ss_scale_weight_norms": None,
+    "ss_full_fp16": False,
+    "ss_fp8_base": False,
+    "ss_fp8_base_unet": False,
+    "ss_lowram": False,
+    "ss_debiased_estimation": False,
+    "ss_loss_type": "l2",
+    "ss_huber_schedule": "snr",
+    "ss_huber_scale": 1.0,
+    "ss_huber_c": 0.1,
+    "ss_noise_offset": None,
+    "ss_adaptive_noise_scale": None,
+    "ss_ip_noise_gamma": None,
+    "ss_noise_offset_random_strength": False,
+    "ss_ip_noise_gamma_random_strength": False,
+    "ss_multires_noise_iterations": None,
+    "ss_multires_noise_discount": 0.3,
+    "ss_prior_loss_weight": 1.0,
+    "ss_num_reg_images": 0,
+    "ss_caption_dropout_rate": 0.0,
+    "ss_caption_dropout_every_n_epochs": 0,
+    "ss_caption_tag_dropout_rate": 0.0,
+    "ss_face_crop_aug_range": None,
+    "ss_resize_interpolation": None,
+    "ss_validation_seed": None,
+    "ss_validation_split": 0.0,
+    "ss_validate_every_n_steps": None,
+    "ss_validate_every_n_epochs": None,
+    "ss_max_validation_steps": None,
+    "ss_color_aug": False,
+    "ss_flip_aug": False,
+    "ss_random_crop": False,
+    "ss_shuffle_caption": False,
+    "ss_keep_tokens": 0,
+    "ss_reg_dataset_dirs": "{}",
 }
 
+# What stays in a file "without training details": enough to be recognised, named and used.
+MINIMAL = (
+    "modelspec.",
+    "lora_sd.",
+    "ss_v2",
+    "ss_base_model_version",
+    "ss_output_name",
+    "ss_network_module",
+    "ss_network_dim",
+    "ss_network_alpha",
+    "ss_network_args",
+)
 
-class TensorInfo(NamedTuple):
-    dtype: str
-    shape: tuple[int, ...]
-    start: int  # bytes from the beginning of the file
-    stop: int
+
+@dataclass(frozen=True)
+class Training:
+    """What a file can tell of its training, in plain values."""
+
+    base: str = ""  # as the user named it; of a path only the last name is published
+    base_hashes: tuple[str, str] = ("NOFILE", "NOFILE")  # see `base_hashes`
+    output_name: str = ""
+    trigger: str = ""
+    resolution: int = 512  # pixels: the side of a square of equal area
+    clip_skip: int | None = None
+    zero_snr: bool = False
+    seed: int = 0
+    started_at: float = 0.0  # unix time, as finished_at
+    finished_at: float = 0.0
+    step: int = 0
+    steps: int = 0  # the whole training
+    batches_per_epoch: int = 1
+    batch_size: int = 1  # of all devices together
+    devices: int = 1
+    accumulation: int = 1
+    learning_rate: float = 0.0
+    optimizer: str = (
+        "torch.optim.adamw.AdamW"  # with its arguments: "torch.optim.adamw.AdamW(weight_decay=0.01)"
+    )
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    max_grad_norm: float = 1.0
+    min_snr: float = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpointing: bool = False
+    examples: Sequence[tuple[str, int, str]] = ()  # folder's name, repeats, caption of every picture
+    held_out: int = 0  # pictures
+    buckets: Mapping[tuple[int, int], int] | None = None  # (w, h) → pictures, with repeats
+    mean_aspect_error: float = 0.0
 
 
-class Header(NamedTuple):
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
-
-
-def read_header(path: str | Path) -> Header:
-    """The header of a .safetensors file; ValueError with one sentence where it is not one, or is cut short."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no file at {path}.")
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        if start > size or file.read(1) != b"{":
-            raise ValueError(f"{path.name} is not a .safetensors file, or its beginning is damaged.")
-        file.seek(8)
-        entries = json.loads(file.read(start - 8))
-    metadata = entries.pop("__metadata__", {})
-    tensors = {
-        key: TensorInfo(e["dtype"], tuple(e["shape"]), *(start + o for o in e["data_offsets"]))
-        for key, e in entries.items()
+def build(
+    family: "Family",
+    prediction: str,
+    pairs: "Mapping[str, Pair]",
+    training: Training | None = None,
+    *,
+    level: Literal["full", "minimal"] = "full",
+) -> dict[str, str]:
+    """The header of a LoRA of these pairs; `minimal` has no captions, folder names or settings."""
+    training = training or Training()
+    values = {
+        **OFF,
+        **_base(family, prediction, training),
+        **_network(pairs),
+        **_progress(training),
+        **_optimizer(training, trains_text=any(name.startswith("text_encoder") for name in pairs)),
+        **_data(training),
+        **_modelspec(family, prediction, training),
     }
-    end = max((info.stop for info in tensors.values()), default=start)
-    if end > size:
-        raise ValueError(
-            f"{path.name} is cut short: it has {size:,} of {end:,} bytes; download or copy it again."
-        )
-    return Header(tensors, metadata)
+    text = {key: str(value) for key, value in values.items()}
+    return minimal(text) if level == "minimal" else text
 
 
-def foreign_kinds(header: Header) -> list[str]:
-    """Which kinds of adapter besides plain LoRA the file has parts of."""
-    return [
-        kind
-        for kind, suffixes in FOREIGN.items()
-        if any(key.endswith(tuple(f".{suffix}" for suffix in suffixes)) for key in header.tensors)
-    ]
+def minimal(metadata: Mapping[str, str]) -> dict[str, str]:
+    """A header without training details."""
+    return {key: value for key, value in metadata.items() if key.startswith(MINIMAL)}
 
 
-def text_width(header: Header) -> int | None:
-    """Width of the text states a LoRA was made for: 768 SD 1.x, 1024 SD 2.x, 2048 SDXL; None without cross-attention."""
-    for key, info in header.tensors.items():
-        if (
-            "attn2" in key
-            and "to_k" in key
-            and key.endswith(("lora_down.weight", "lora_A.weight", "lora.down.weight"))
-        ):
-            return info.shape[1]
-    return None
+def _base(family: "Family", prediction: str, training: Training) -> dict[str, Any]:
+    v_suffix = "_v" if family.v_suffix and prediction == "v_prediction" else ""
+    name = _public_name(training.base)
+    return {
+        "lora_sd.base": name,
+        "lora_sd.family": family.name,
+        "ss_sd_model_name": name,
+        "ss_sd_model_hash": training.base_hashes[0],
+        "ss_new_sd_model_hash": training.base_hashes[1],
+        "ss_v2": family.base_version.startswith("sd_v2"),
+        "ss_base_model_version": family.base_version + v_suffix,
+        "ss_clip_skip": training.clip_skip,
+        "ss_zero_terminal_snr": training.zero_snr,
+    }
+
+
+def _public_name(base: str) -> str:
+    return Path(base).name if Path(base).expanduser().exists() else base
+
+
+def _network(pairs: "Mapping[str, Pair]") -> dict[str, Any]:
+    """The most usual rank and alpha, and those of 3×3 convolutions where there are any."""
+    args: dict[str, Any] = {"dropout": None}
+    convolutions = [pair for pair in pairs.values() if pair.down.shape[2:] not in ((), (1, 1))]
+    if convolutions:
+        rank, alpha = _most_usual(convolutions)
+        args |= {"conv_dim": str(rank), "conv_alpha": str(alpha)}
+    rank, alpha = _most_usual(pairs.values())
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": alpha,
+        "ss_network_args": json.dumps(args),
+    }
+
+
+def _most_usual(pairs: "Iterable[Pair]") -> tuple[int, float]:
+    return Counter((pair.rank, pair.alpha) for pair in pairs).most_common(1)[0][0]
+
+
+def _progress(training: Training) -> dict[str, Any]:
+    steps_per_epoch = max(1, training.batches_per_epoch // training.accumulation)
+    return {
+        "ss_session_id": zlib.crc32(f"{training.output_name} {training.started_at}".encode()),
+        "ss_training_started_at": training.started_at,
+        "ss_training_finished_at": training.finished_at,
+        "ss_output_name": training.output_name,
+        "ss_steps": training.step,
+        "ss_epoch": -(-training.step // steps_per_epoch),
+        "ss_max_train_steps": training.steps,
+        "ss_num_epochs": -(-training.steps // steps_per_epoch),
+        "ss_num_batches_per_epoch": training.batches_per_epoch,
+    }
+
+
+def _optimizer(training: Training, trains_text: bool) -> dict[str, Any]:
+    return {
+        "ss_learning_rate": training.learning_rate,
+        "ss_unet_lr": training.learning_rate,
+        "ss_text_encoder_lr": training.learning_rate if trains_text else None,
+        "ss_optimizer": training.optimizer,
+        "ss_lr_scheduler": training.schedule,
+        "ss_lr_warmup_steps": training.warmup_steps,
+        "ss_max_grad_norm": training.max_grad_norm,
+        "ss_gradient_accumulation_steps": training.accumulation,
+        "ss_gradient_checkpointing": training.checkpointing,
+        "ss_mixed_precision": {"fp32": "no"}.get(training.precision, training.precision),
+        "ss_seed": training.seed,
+        "ss_min_snr_gamma": training.min_snr or None,
+    }
+
+
+def _data(training: Training) -> dict[str, Any]:
+    sides = [side for bucket in training.buckets or {} for side in bucket] or [training.resolution]
+    return {
+        "ss_num_train_images": sum(repeats for _, repeats, _ in training.examples),
+        "ss_num_validation_images": training.held_out,
+        "ss_cache_latents": True,
+        "ss_batch_size_per_device": training.batch_size // training.devices,
+        "ss_total_batch_size": training.batch_size,
+        "ss_resolution": (training.resolution, training.resolution),
+        "ss_enable_bucket": True,
+        "ss_bucket_no_upscale": False,
+        "ss_min_bucket_reso": min(sides),
+        "ss_max_bucket_reso": max(sides),
+        "ss_dataset_dirs": json.dumps(_folders(training.examples)),
+        "ss_tag_frequency": json.dumps(tag_frequency(training.examples), ensure_ascii=False),
+        "ss_bucket_info": json.dumps(_bucket_info(training)),
+    }
+
+
+def _folders(examples: Sequence[tuple[str, int, str]]) -> dict[str, dict[str, int]]:
+    counts = Counter(folder for folder, _, _ in examples)
+    return {
+        folder: {"n_repeats": repeats, "img_count": counts[folder]}
+        for folder, repeats in {folder: repeats for folder, repeats, _ in examples}.items()
+    }
+
+
+def tag_frequency(examples: Iterable[tuple[str, int, str]]) -> dict[str, dict[str, int]]:
+    """Per folder, in how many pictures each comma-separated tag occurs."""
+    table: dict[str, Counter] = {}
+    for folder, _, caption in examples:
+        tags = dict.fromkeys(tag.strip().lower() for tag in caption.split(","))
+        table.setdefault(folder, Counter()).update(tag for tag in tags if tag)
+    return {folder: dict(counts) for folder, counts in table.items()}
+
+
+def _bucket_info(training: Training) -> dict[str, Any]:
+    buckets = {
+        str(index): {"resolution": list(size), "count": count}
+        for index, (size, count) in enumerate(sorted((training.buckets or {}).items()))
+    }
+    return {"buckets": buckets, "mean_img_ar_error": training.mean_aspect_error}
+
+
+def _modelspec(family: "Family", prediction: str, training: Training) -> dict[str, Any]:
+    is_v = prediction == "v_prediction"
+    date = datetime.fromtimestamp(training.finished_at, UTC).replace(microsecond=0, tzinfo=None)
+    spec = {
+        "sai_model_spec": "1.0.1",
+        "architecture": V_ARCHITECTURE.get(family.architecture, family.architecture)
+        if is_v
+        else family.architecture,
+        "implementation": family.implementation,
+        "implementation_version": f"lora_sd/{__version__}",
+        "title": training.output_name,
+        "resolution": f"{training.resolution}x{training.resolution}",
+        "date": date.isoformat(),
+        "prediction_type": "v" if is_v else "epsilon",
+    }
+    spec |= {"trigger_phrase": training.trigger} if training.trigger else {}
+    spec |= {"encoder_layer": training.clip_skip} if training.clip_skip else {}
+    return {f"modelspec.{key}": value for key, value in spec.items()}
+
+
+def base_hashes(path: Path | None) -> tuple[str, str]:
+    """A1111's old hash and the sha256 of a base model's file, or what sd-scripts writes where there is no one file."""
+    if path is None or not path.exists():
+        return ("NOFILE", "NOFILE")
+    if path.is_dir():
+        return ("IsADirectory", "IsADirectory")
+    with open(path, "rb") as file:
+        whole = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0x100000)
+        return (hashlib.sha256(file.read(0x10000)).hexdigest()[:8], whole)
+
+
+def model_hashes(header: bytes, body: bytes) -> dict[str, str]:
+    """sd-scripts' two hashes of a LoRA: of the tensor bytes, and the old one of 64 KB at 1 MB.
+
+    `header` is that of the file with only the `ss_*` metadata in it.
+    """
+    legacy = (header + body[:0x110000])[0x100000:0x110000]
+    return {
+        "sshs_model_hash": hashlib.sha256(body).hexdigest(),
+        "sshs_legacy_hash": hashlib.sha256(legacy).hexdigest()[:8],
+    }

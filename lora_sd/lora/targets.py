@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from lora_sd.lora.layers import named_layers
+from .layers import named_layers
 
 TRANSFORMER = ("unet.*.attentions.*",)
 PRESETS = {

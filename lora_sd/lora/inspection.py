@@ -1,0 +1,196 @@
+"""What a LoRA file is, from its header alone: no torch, no model, whatever program wrote it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ..models.header import WIDTHS, open_header
+
+TITLES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
+VERSIONS = {"sd_v1": "sd15", "sd_v2": "sd2", "sdxl": "sdxl"}  # how ss_base_model_version begins
+
+# What the key of a module's `down` tensor ends in; the rest of it names the module.
+LAYOUTS = {
+    ".lora_down.weight": "kohya",
+    ".lora_A.weight": "peft",
+    ".lora.down.weight": "diffusers",
+    ".lora_linear_layer.down.weight": "diffusers",
+    "_lora.down.weight": "diffusers",
+}
+PARTS = {
+    "lora_te2_": "text_encoder_2",
+    "lora_te": "text_encoder",
+    "text_encoder_2.": "text_encoder_2",
+    "text_encoder.": "text_encoder",
+}  # what a key begins with; all else is the U-Net
+
+FOREIGN = {  # kinds of adapter that are not a plain LoRA, by what their keys end in
+    "LoCon with Tucker decomposition": ("lora_mid.weight",),
+    "DoRA": ("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight"),
+    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    "LoKr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2"),
+    "IA3": ("on_input",),
+    "OFT": ("oft_blocks", "oft_diag", "rescale"),
+    "full weight differences": ("diff", "diff_b"),
+    "norm layers": ("w_norm", "b_norm"),
+    "GLoRA": ("a1.weight", "a2.weight", "b1.weight", "b2.weight", "bm.weight"),
+    "LoRA with biases": ("lora_B.bias", "lora_up.bias"),
+}
+
+# The training settings that a person asks for first, by their key in the header.
+SETTINGS = {
+    "ss_steps": "steps",
+    "ss_epoch": "epochs",
+    "ss_learning_rate": "learning rate",
+    "ss_text_encoder_lr": "text encoder rate",
+    "ss_optimizer": "optimizer",
+    "ss_lr_scheduler": "schedule",
+    "ss_total_batch_size": "batch size",
+    "ss_resolution": "resolution",
+    "ss_num_train_images": "pictures, with repeats",
+    "ss_clip_skip": "clip skip",
+    "ss_min_snr_gamma": "Min-SNR gamma",
+    "ss_noise_offset": "noise offset",
+    "ss_mixed_precision": "mixed precision",
+    "ss_seed": "seed",
+}
+
+
+class Header(NamedTuple):
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+    alphas: Mapping[str, float]
+
+
+def read_header(path: str | Path) -> Header:
+    """Names, shapes, metadata and alphas; ValueError with one sentence for a file that has none or is cut short."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file at {path}; check the name.")
+    with open_header(path) as contents:
+        alphas = {key: contents.values(key)[0] for key in contents.shapes if key.endswith(".alpha")}
+        return Header(contents.shapes, contents.metadata, alphas)
+
+
+def foreign_kinds(header: Header) -> list[str]:
+    """Which kinds of adapter besides plain LoRA the file has parts of."""
+    return [
+        kind
+        for kind, suffixes in FOREIGN.items()
+        if any(key.endswith(tuple(f".{suffix}" for suffix in suffixes)) for key in header.shapes)
+    ]
+
+
+def text_width(header: Header) -> int | None:
+    """Width of the text states that the LoRA was made for; None where it has no cross-attention."""
+    for key, shape in header.shapes.items():
+        if "attn2" in key and "to_k" in key and key.endswith(tuple(LAYOUTS)):
+            return shape[1]
+    return None
+
+
+class Module(NamedTuple):
+    """One adapted layer as the file has it."""
+
+    part: str
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a LoRA file tells; `str()` of it is for people."""
+
+    path: Path
+    size: int  # bytes
+    layout: str  # kohya, peft, diffusers or unknown
+    kinds: list[str]  # of adapter; more than ["LoRA"] can't be loaded here
+    family: str | None  # sd15, sd2, sdxl
+    base: str  # name of the model that it was trained on, "" if it does not say
+    trigger: str
+    modules: dict[str, int]  # part → adapted layers
+    ranks: dict[int, int]  # rank → layers
+    strengths: dict[float, int]  # alpha / rank → layers
+    settings: dict[str, str]
+    metadata: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """For the command line, one fact a line."""
+        facts = {
+            "made for": TITLES.get(self.family or "", "unknown")
+            + (f", trained on {self.base}" if self.base else ""),
+            "trigger": self.trigger,
+            "kind": f"{' + '.join(self.kinds)}, {self.layout} layout, {self.size / 1e6:.1f} MB",
+            "layers": ", ".join(f"{count} in {part}" for part, count in self.modules.items()),
+            "rank": _table(self.ranks),
+            "alpha / rank": _table(self.strengths),
+            **self.settings,
+        }
+        return [self.path.name, *(f"  {name:24} {fact}" for name, fact in facts.items() if fact)]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def _table(counts: Mapping[float, int]) -> str:
+    """`16`, or `16 in 128 layers, 8 in 64 layers`."""
+    if len(counts) == 1:
+        return f"{next(iter(counts)):g}"
+    return ", ".join(f"{value:g} in {count} layers" for value, count in counts.items())
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Kind, base model, ranks, trigger word and training settings of a LoRA file; ValueError if it is not one."""
+    path = Path(path)
+    header = read_header(path)
+    layout, modules = _modules(header)
+    kinds = (["LoRA"] if modules else []) + foreign_kinds(header)
+    if not kinds:
+        raise ValueError(
+            f"{path.name} is not a LoRA file: none of its {len(header.shapes)} tensors belongs to one."
+        )
+    metadata = header.metadata
+    return Inspection(
+        path=path,
+        size=path.stat().st_size,
+        layout=layout,
+        kinds=kinds,
+        family=_family(header),
+        base=metadata.get("lora_sd.base") or _told(metadata, "ss_sd_model_name"),
+        trigger=metadata.get("modelspec.trigger_phrase", ""),
+        modules=_count_parts(modules),
+        ranks=dict(Counter(module.rank for module in modules).most_common()),
+        strengths=dict(Counter(module.alpha / module.rank for module in modules).most_common()),
+        settings={label: value for key, label in SETTINGS.items() if (value := _told(metadata, key))},
+        metadata=dict(metadata),
+    )
+
+
+def _modules(header: Header) -> tuple[str, list[Module]]:
+    layout, modules = "unknown", []
+    for key, shape in header.shapes.items():
+        suffix = next((suffix for suffix in LAYOUTS if key.endswith(suffix)), None)
+        if suffix:
+            layout, stem = LAYOUTS[suffix], key.removesuffix(suffix)
+            part = next((part for prefix, part in PARTS.items() if key.startswith(prefix)), "unet")
+            modules.append(Module(part, shape[0], header.alphas.get(f"{stem}.alpha", shape[0])))
+    return layout, modules
+
+
+def _count_parts(modules: list[Module]) -> dict[str, int]:
+    counts = Counter(module.part for module in modules)
+    return {part: counts[part] for part in ("unet", "text_encoder", "text_encoder_2") if counts[part]}
+
+
+def _family(header: Header) -> str | None:
+    """By the width of the text states; where that is no public model's, by what the header says."""
+    version = header.metadata.get("ss_base_model_version", "")
+    told = next((family for start, family in VERSIONS.items() if version.startswith(start)), None)
+    return WIDTHS.get(text_width(header) or 0) or header.metadata.get("lora_sd.family") or told
+
+
+def _told(metadata: Mapping[str, str], key: str) -> str:
+    value = metadata.get(key, "")
+    return "" if value == "None" else value
