@@ -4,6 +4,7 @@ Beside `cat.png`: cat.txt, cat.caption, cat.json, or the same after the whole na
 """
 
 import codecs
+import contextlib
 import json
 import re
 import unicodedata
@@ -46,7 +47,7 @@ def beside(picture: Path, files: dict[str, Path]) -> Path | None:
 
 
 def by_name(files: list[Path]) -> dict[str, Path]:
-    """Files by a name that ignores how a zip spelled accents, and whether a suffix is .txt or .TXT."""
+    """Files of one folder by a name that ignores how accents are spelled, and whether a suffix is .txt or .TXT."""
     return {_key(path.stem, path.suffix): path for path in files}
 
 
@@ -55,67 +56,67 @@ def _key(stem: str, suffix: str) -> str:
 
 
 def read(path: Path) -> tuple[str | None, str | None]:
-    """The caption in a file on one line, None where a JSON file has none; and a note if its encoding was a guess."""
-    text, note = decoded(path)
+    """The caption in a file on one line, None where a JSON file has none; and its encoding where that was a guess."""
+    text, guessed = decoded(path)
     if path.suffix.lower() != ".json":
-        return _one_line(text), note
+        return _one_line(text), guessed
     try:
-        return from_json(json.loads(text)), note
+        return from_json(json.loads(text)), guessed
     except json.JSONDecodeError as error:
         raise ValueError(f"{path.name} is not valid JSON ({error}); mend it or remove it.") from error
 
 
 def decoded(path: Path) -> tuple[str, str | None]:
-    """The text of a file in UTF-8, UTF-16 with its mark, or else Windows-1252 or Latin-1, which is noted."""
+    """The text of a file in UTF-8 or marked UTF-16; else in Windows-1252 or Latin-1, which is told as it is a guess."""
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace"), None
-    for encoding, title in (("utf-8-sig", None), ("cp1252", "Windows-1252"), ("latin-1", "Latin-1")):
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return (
-            text,
-            title and f"{path.name} is not UTF-8; it was read as {title}. Check its accented letters.",
-        )
-    raise AssertionError("Latin-1 decodes any bytes")
+    for encoding, guessed in (("utf-8-sig", None), ("cp1252", "Windows-1252")):
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode(encoding), guessed
+    return data.decode("latin-1"), "Latin-1"
 
 
 def from_json(value: Any) -> str | None:
-    """The caption in "text", ["tag", "tag"], {"tag": score} or {"caption" or "text" or "tags" …: any of these}."""
+    """The caption in "text", ["tag", "tag"] or {"caption" or another of KEYS: one of these, or tags by name or kind}."""
     match value:
         case str():
             return _one_line(value)
-        case list():
-            return ", ".join(_one_line(str(tag)) for tag in value)
+        case list() if all(isinstance(tag, str) for tag in value):
+            return ", ".join(map(_one_line, value))
         case dict():
-            return next((_tags(value[key]) for key in KEYS if value.get(key) is not None), None)
+            found = next((value[key] for key in KEYS if value.get(key) is not None), None)
+            return from_json(_tags(found) if isinstance(found, dict) else found)
     return None
 
 
-def _tags(value: Any) -> str | None:
-    """A caption's value; in a dict of tags the names are the tags, whatever their scores."""
-    return from_json(list(value) if isinstance(value, dict) else value)
+def _tags(named: dict[str, Any]) -> list[Any]:
+    """Tags of {"fox": 0.98, "snow": 0.7}, names with scores, or of {"general": ["fox", "snow"]}, lists by kind."""
+    return [tag for name, value in named.items() for tag in (value if isinstance(value, list) else [name])]
 
 
-def read_metadata(path: Path) -> dict[Path, str]:
-    """Captions of a metadata.jsonl by picture: each line an object with `file_name` and `text` or `caption`."""
-    text, _ = decoded(path)
+def read_metadata(path: Path) -> tuple[dict[str, str], str | None]:
+    """Captions of a metadata.jsonl by `name_of` the picture: each line has a `file_name` and a `text` or `caption`."""
+    text, guessed = decoded(path)
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            name = next(entry[key] for key in NAME_KEYS if key in entry)
-        except (json.JSONDecodeError, StopIteration, TypeError) as error:
+            name = next(entry[key] for key in NAME_KEYS if key in entry).replace("\\", "/")
+        except (json.JSONDecodeError, StopIteration, TypeError, AttributeError) as error:
             raise ValueError(
                 f'{path.name}, line {number}, is not an object with a "file_name"; mend that line or remove the file.'
             ) from error
         if (caption := from_json(entry)) is not None:
-            found[path.parent / name] = caption
-    return found
+            found[name_of(path.parent / name)] = caption
+    return found, guessed
+
+
+def name_of(path: Path) -> str:
+    """A path as text in which accents are spelled one way: a zip may have spelled them another."""
+    return unicodedata.normalize("NFC", path.as_posix())
 
 
 def _one_line(text: str) -> str:

@@ -104,7 +104,7 @@ def _starter_set(name: str) -> Path:
     if name.count("/") == 0:
         folder /= "train"
     if not folder.is_dir():
-        known = sorted(f"starter:{path.name}" for path in STARTER_SETS.iterdir())
+        known = sorted(f"starter:{path.name}" for path in STARTER_SETS.iterdir() if path.is_dir())
         raise ValueError(f"There is no set of pictures named starter:{name}; there is {listed(known)}.")
     return folder
 
@@ -180,7 +180,9 @@ def _check(path: Path) -> Size | str:
     try:
         stat = path.stat()
         return _check_once(path, stat.st_size, stat.st_mtime_ns)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return images.problem(path, error)
+    except ValueError as error:
         return str(error)
 
 
@@ -192,7 +194,7 @@ def _check_once(path: Path, num_bytes: int, mtime_ns: int) -> Size:
 
 def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: str) -> str:
     told = " ".join(sentence for _, sentence in skipped[:3])
-    more = f" So are {len(skipped) - 3} more." if len(skipped) > 3 else ""
+    more = f" {len(skipped) - 3} more can't be read either." if len(skipped) > 3 else ""
     if len(skipped) == num_pictures:
         return f"None of the {num_pictures} pictures can be read. {told}{more}"
     remedy = ' Or set data.on_bad_image = "skip" to train without.' if on_bad_image == "stop" else ""
@@ -200,22 +202,30 @@ def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: s
 
 
 def _captions(files: list[Path], pictures: dict[Path, Size]) -> tuple[dict[Path, str], list[str]]:
-    """Captions from files beside the pictures, else from metadata.jsonl; and notes about their encodings."""
-    found: dict[Path, str] = {}
-    notes = []
+    """Captions from files beside the pictures, else from a metadata.jsonl; and notes on encodings that were guessed."""
+    listing: dict[Path, list[Path]] = {}
     for path in files:
-        if path.name.lower() == "metadata.jsonl":
-            found |= cap.read_metadata(path)
-    texts = {path: found[path] for path in pictures if path in found}
-    for folder in {path.parent for path in pictures}:
-        siblings = cap.by_name([path for path in files if path.parent == folder])
-        for path in (p for p in pictures if p.parent == folder):
-            if source := cap.beside(path, siblings):
-                caption, note = cap.read(source)
-                notes += [note] if note else []
-                if caption is not None:
-                    texts[path] = caption
-    return texts, notes
+        listing.setdefault(path.parent, []).append(path)
+    by_folder = {folder: cap.by_name(paths) for folder, paths in listing.items()}
+    read = {path: cap.read_metadata(path) for path in files if path.name.lower() == "metadata.jsonl"}
+    metadata = {name: caption for captions, _ in read.values() for name, caption in captions.items()}
+
+    texts: dict[Path, str | None] = {}
+    guesses = {path.name: guessed for path, (_, guessed) in read.items()}
+    for path in pictures:
+        if source := cap.beside(path, by_folder[path.parent]):
+            texts[path], guesses[source.name] = cap.read(source)
+        if texts.get(path) is None:
+            texts[path] = metadata.get(cap.name_of(path))
+    return {path: text for path, text in texts.items() if text is not None}, _encodings(guesses)
+
+
+def _encodings(guesses: dict[str, str | None]) -> list[str]:
+    notes = []
+    for encoding in sorted({guessed for guessed in guesses.values() if guessed}):
+        names = [name for name, guessed in guesses.items() if guessed == encoding]
+        notes.append(f"Not UTF-8, so read as {encoding}: {listed(names)}. Check the accented letters.")
+    return notes
 
 
 def _completeness(root: Path, pictures: list[Path], texts: dict[Path, str], trigger: str) -> list[str]:

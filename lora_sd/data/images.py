@@ -31,7 +31,7 @@ def check(path: Path) -> Size:
             image.load()
             _refuse_floats(image)
     except (Image.DecompressionBombError, *BAD_FILE) as error:
-        raise ValueError(_sentence(path, error)) from error
+        raise ValueError(problem(path, error)) from error
     return upright
 
 
@@ -43,7 +43,7 @@ def rgb(path: Path) -> Image.Image:
             upright = ImageOps.exif_transpose(image)
             return _on_white(_eight_bit(upright))
     except (Image.DecompressionBombError, *BAD_FILE) as error:
-        raise ValueError(_sentence(path, error)) from error
+        raise ValueError(problem(path, error)) from error
 
 
 def load(path: Path, fit: Fit) -> "Tensor":
@@ -61,7 +61,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit greyscale scaled to 8 bits; Pillow's own conversion would clip it to white."""
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
-    return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
+    return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -76,7 +76,7 @@ def _refuse_floats(image: Image.Image) -> None:
         raise ValueError("its pixels are floating-point numbers")
 
 
-def _sentence(path: Path, error: Exception) -> str:
+def problem(path: Path, error: Exception) -> str:
     """What is wrong with a picture file, and what to do about it."""
     limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     match error:
