@@ -129,7 +129,9 @@ class TextCache:
 def identity(model: nn.Module) -> str:
     """A hash of a model's config and weights: what its outputs depend on."""
     digest = hashlib.blake2b(digest_size=20)
-    config = model.config if isinstance(model.config, dict) else model.config.to_dict()  # transformers' is no dict
+    config = (
+        model.config if isinstance(model.config, dict) else model.config.to_dict()
+    )  # transformers' is no dict
     config = {name: value for name, value in config.items() if not name.startswith("_")}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():

@@ -148,9 +148,9 @@ def _repeats(root: Path, pictures: list[Path]) -> tuple[dict[Path, int], list[st
         if found[path] != 1:
             numbered.setdefault(name, []).append(found[path])
     notes = [
-        f"{name}: each of its {len(times)} pictures counts {times[0]} times."
+        f"Pictures in {name} ({len(times)}) count {times[0]} times each."
         if times[0]
-        else f"{name}: its {len(times)} pictures are left out, as its name says."
+        else f"Pictures in {name} ({len(times)}) are left out, as its name says."
         for name, times in numbered.items()
     ]
     return found, notes
@@ -196,7 +196,7 @@ def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: s
     told = " ".join(sentence for _, sentence in skipped[:3])
     more = f" {len(skipped) - 3} more can't be read either." if len(skipped) > 3 else ""
     if len(skipped) == num_pictures:
-        return f"None of the {num_pictures} pictures can be read. {told}{more}"
+        return f"None of the pictures can be read. {told}{more}"
     remedy = ' Or set data.on_bad_image = "skip" to train without.' if on_bad_image == "stop" else ""
     return f"{told}{more}{remedy}"
 
