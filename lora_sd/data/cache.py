@@ -128,7 +128,7 @@ class TextCache:
 
 def identity(model: nn.Module) -> str:
     """A hash of a model's config and weights: what its outputs depend on."""
-    digest = hashlib.blake2b(digest_size=20)
+    digest = hashlib.sha256()
     config = (
         model.config if isinstance(model.config, dict) else model.config.to_dict()
     )  # transformers' is no dict

@@ -1,6 +1,6 @@
 """Cache files: tensors written whole or not at all, with a checksum, so that a file cut short reads as no file.
 
-A file is 16 bytes of BLAKE2b, then the safetensors bytes that it is of.
+A file is the SHA-256 of what follows, then that as safetensors.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-CHECKSUM = 16  # bytes
+CHECKSUM = 32  # bytes
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -34,11 +34,11 @@ def read(path: Path) -> dict[str, Tensor] | None:
 
 def digest(*parts: str) -> str:
     """A name for what is made from these parts and nothing else."""
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=20).hexdigest()
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
 def _checksum(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=CHECKSUM).digest()
+    return hashlib.sha256(data).digest()
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -67,7 +67,7 @@ class FileDigests:
         key = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
         if key not in self.known:
             with open(path, "rb") as file:
-                self.known[key] = hashlib.file_digest(file, "blake2b").hexdigest()[:40]
+                self.known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         return self.known[key]
 
     def save(self) -> None:
