@@ -58,15 +58,15 @@ def starter():
     return load("starter")
 
 
-def _text_encoder(kind: type, activation: str, layers: int):
+def _text_encoder(kind: type, activation: str, layers: int, width: int = 32):
     from transformers import CLIPTextConfig
 
     config = CLIPTextConfig(
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_attention_heads=4,
         num_hidden_layers=layers,
-        projection_dim=32,
+        projection_dim=width,
         hidden_act=activation,
         bos_token_id=49406,
         eos_token_id=49407,
@@ -144,16 +144,16 @@ def _sdxl():
         transformer_layers_per_block=(1, 1, 2),
         norm_num_groups=8,
         attention_head_dim=4,
-        cross_attention_dim=64,
+        cross_attention_dim=32 + 64,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=32 + 6 * 8,
+        projection_class_embeddings_input_dim=64 + 6 * 8,
     )
     return StableDiffusionXLPipeline(
         vae=_vae(),
         text_encoder=_text_encoder(CLIPTextModel, "quick_gelu", layers=3),
-        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, "gelu", layers=4),
+        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, "gelu", layers=4, width=64),
         tokenizer=_tokenizer("<|endoftext|>"),
         tokenizer_2=_tokenizer("!"),
         unet=unet,

@@ -94,12 +94,12 @@ def open_header(path: Path) -> Iterator[Contents]:
 def _numbers(data: bytes, dtype: str) -> list[float]:
     if dtype == "BF16":  # the upper half of a float32
         data, dtype = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2)), "F32"
-    code, width = {"F16": ("e", 2), "F32": ("f", 4), "F64": ("d", 8)}[dtype]
+    code, width = {"F16": ("e", 2), "F32": ("f", 4), "F64": ("d", 8), "I64": ("q", 8)}[dtype]
     return list(struct.unpack(f"<{len(data) // width}{code}", data))
 
 
 def identify(contents: Contents) -> dict[str, Any]:
-    """`kind`, `family`, `prediction`, `zero_snr` and `problem` of a checkpoint, as far as they apply."""
+    """`problem`, "" if it can be taught; then also `kind`, `family`, `prediction` and `zero_snr`."""
     shapes = contents.shapes
     if any(mark in key for key in shapes for mark in LORA_KEYS):
         return {
@@ -145,7 +145,7 @@ def _problem_of_channels(channels: int) -> str:
 
 
 def _missing_part(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    parts = {"a VAE": (VAE,), "text encoders": TEXT_ENCODERS}
+    parts = {"VAE": (VAE,), "text encoders": TEXT_ENCODERS}
     missing = [
         name for name, prefixes in parts.items() if not any(key.startswith(prefixes) for key in shapes)
     ]

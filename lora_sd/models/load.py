@@ -4,17 +4,20 @@ Weights are read once; each component goes straight to its own precision. What a
 configs and the CLIP tokenizer) lies in `configs/`, so no network is needed.
 """
 
+import contextlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from . import find
 from .family import FAMILIES, Family, Models, Prediction, TextEncoder
@@ -22,6 +25,7 @@ from .header import Contents, identify, open_header, read_json
 
 CONFIGS = Path(__file__).parent / "configs"
 PICKLES = (".ckpt", ".pt", ".pth")
+PRUNED = "it is damaged, or a pruned model, which can't be taught here"
 
 
 class Components(NamedTuple):
@@ -45,14 +49,10 @@ def load(
     `prediction` and `clip_skip` are what the model says of itself unless given.
     """
     found = find.describe(source)
-    if found.kind == "folder":
-        family = FAMILIES[found.family]
-        parts = _from_folder(found.path, family, dtype)
-    else:
-        family, parts = _from_file(found.path, dtype)
+    with _quiet():
+        family, parts = (_from_folder if found.kind == "folder" else _from_file)(found, dtype)
     scheduler_config = parts.scheduler_config | ({"prediction_type": prediction} if prediction else {})
     for model in (parts.unet, parts.vae, *parts.text_encoders):
-        _check_complete(model, source)
         model.requires_grad_(False).to(device).train()  # gradient checkpointing asks for train mode
     _check_clip_skip(clip_skip, parts.text_encoders)
     return Models(
@@ -75,11 +75,26 @@ def alpha_bar(scheduler_config: Mapping[str, Any]) -> Tensor:
     return DDPMScheduler.from_config(scheduler_config).alphas_cumprod
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own progress bars and remarks, which would tear ours."""
+    verbosity, bars = diffusers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 # A folder in diffusers layout
 
 
-def _from_folder(path: Path, family: Family, dtype: torch.dtype) -> Components:
-    return Components(
+def _from_folder(found: find.Found, dtype: torch.dtype) -> tuple[Family, Components]:
+    path, family = found.path, FAMILIES[found.family]
+    return family, Components(
         unet=_component(UNet2DConditionModel, path, "unet", dtype),
         vae=_component(AutoencoderKL, path, "vae", torch.float32),
         text_encoders=[
@@ -93,8 +108,17 @@ def _from_folder(path: Path, family: Family, dtype: torch.dtype) -> Components:
 def _component(kind: type, path: Path, name: str, dtype: torch.dtype) -> nn.Module:
     plain = [file for file in (path / name).glob("*.safetensors") if ".fp16." not in file.name]
     halves = any((path / name).glob("*.fp16.safetensors"))
-    variant = "fp16" if halves and not plain else None
-    return kind.from_pretrained(path, subfolder=name, dtype=dtype, variant=variant, local_files_only=True)
+    model, report = kind.from_pretrained(
+        path,
+        subfolder=name,
+        dtype=dtype,
+        variant="fp16" if halves and not plain else None,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        raise ValueError(f"{path / name} lacks {len(report['missing_keys'])} weights: {PRUNED}.")
+    return model
 
 
 def _text_model(spec: TextEncoder) -> type:
@@ -104,30 +128,27 @@ def _text_model(spec: TextEncoder) -> type:
 # A single file, as A1111 and ComfyUI keep their checkpoints
 
 
-def _from_file(path: Path, dtype: torch.dtype) -> tuple[Family, Components]:
-    weights, metadata = _weights(path)
+def _from_file(found: find.Found, dtype: torch.dtype) -> tuple[Family, Components]:
+    weights, metadata = _weights(found.path)
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     known = identify(Contents(shapes, metadata, lambda key: weights[key].tolist()))
-    if known.get("problem"):
-        raise ValueError(f"{path.name} {known['problem']}.")
+    if known["problem"]:
+        raise ValueError(f"{found.title} {known['problem']}.")
     family = FAMILIES[known["family"]]
     # SD 2.x came in two sizes: 768 pixels with v-prediction, 512 with ε.
     folder = CONFIGS / (
         "sd2-base" if family.name == "sd2" and known["prediction"] == "epsilon" else family.name
     )
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     return family, Components(
         unet=_single(UNet2DConditionModel, weights, folder, "unet", dtype),
         vae=_single(AutoencoderKL, weights, folder, "vae", torch.float32),
-        text_encoders=[
-            create_diffusers_clip_model_from_ldm(
-                _text_model(spec), weights, spec.attribute, str(folder), dtype, local_files_only=True
-            )
-            for spec in family.text_encoders
-        ],
+        text_encoders=[_single_text(spec, weights, folder, dtype) for spec in family.text_encoders],
         tokenizers=[_tokenizer(folder / spec.tokenizer) for spec in family.text_encoders],
-        scheduler_config=scheduler
-        | {"prediction_type": known["prediction"], "rescale_betas_zero_snr": known["zero_snr"]},
+        scheduler_config={
+            **read_json(folder / "scheduler" / "scheduler_config.json"),
+            "prediction_type": known["prediction"],
+            "rescale_betas_zero_snr": known["zero_snr"],
+        },
     )
 
 
@@ -158,9 +179,23 @@ def _with_level(key: str) -> str:
 
 
 def _single(kind: type, weights: dict[str, Tensor], folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
-    return kind.from_single_file(
-        weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True
+    try:
+        return kind.from_single_file(
+            weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True
+        )
+    except (NotImplementedError, KeyError, ValueError) as error:  # its words for weights that are not there
+        raise ValueError(f"The {name} of this checkpoint lacks weights or has others: {PRUNED}.") from error
+
+
+def _single_text(
+    spec: TextEncoder, weights: dict[str, Tensor], folder: Path, dtype: torch.dtype
+) -> nn.Module:
+    model = create_diffusers_clip_model_from_ldm(
+        _text_model(spec), weights, spec.attribute, str(folder), dtype, local_files_only=True
     )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(f"The {spec.attribute} of this checkpoint lacks weights: {PRUNED}.")
+    return model
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
@@ -168,18 +203,6 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(
         CONFIGS / "tokenizer", **read_json(folder / "special_tokens_map.json")
     )
-
-
-# What must hold of any of them
-
-
-def _check_complete(model: nn.Module, source: str) -> None:
-    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if missing:
-        raise ValueError(
-            f"{source} lacks {len(missing)} weights of its {type(model).__name__} (the first is {missing[0]}): "
-            "it is damaged, or a pruned model, which can't be taught here."
-        )
 
 
 def _check_clip_skip(clip_skip: int | None, text_encoders: list[nn.Module]) -> None:

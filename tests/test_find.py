@@ -1,0 +1,205 @@
+"""Models are told from their headers alone, real shapes included, and found where programs keep them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from ldm import to_ldm, write_header
+from test_family import PARAMETERS, real
+
+from lora_sd.models import find, header
+from lora_sd.models.find import describe, installed
+
+NORM = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+WIDE = {NORM: torch.linspace(-1, 1, 320)}
+
+
+@pytest.fixture(scope="session")
+def real_weights():
+    """`real_weights("sdxl")`: every name and shape of a released checkpoint, on the meta device."""
+    made = {}
+
+    def weights(folder):
+        if folder not in made:
+            parts = {part: real(folder, part) for part in PARAMETERS[folder]}
+            made[folder] = to_ldm(parts.pop("unet"), parts.pop("vae"), list(parts.values()))
+        return made[folder]
+
+    return weights
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch, tmp_path):
+    """No model folder of this computer's owner is looked at."""
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "user"))
+    monkeypatch.setattr(find, "_parents", lambda: [tmp_path / "user"])
+    for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "LORA_SD_MODELS", "COMFYUI_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("folder, extra, values, metadata, prediction, zero_snr", [
+    ("sd15", {}, {}, {}, "epsilon", False),
+    ("sd15", {"v_pred": torch.empty(0)}, {}, {}, "v_prediction", False),
+    ("sd2", {}, WIDE, {}, "v_prediction", False),
+    ("sd2-base", {}, {}, {}, "epsilon", False),
+    ("sdxl", {}, {}, {}, "epsilon", False),
+    ("sdxl", {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}, {}, {}, "v_prediction", True),
+    ("sdxl", {}, {}, {"modelspec.prediction_type": "v"}, "v_prediction", False),
+    ("sdxl", {}, {}, {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
+])  # fmt: skip
+def test_released_shapes_are_told(
+    real_weights, tmp_path, folder, extra, values, metadata, prediction, zero_snr
+):
+    path = tmp_path / "model.safetensors"
+    write_header(path, real_weights(folder) | extra, values, **metadata)
+    found = describe(path)
+    assert (found.family, found.kind) == (folder.removesuffix("-base"), "checkpoint")
+    assert (found.prediction, found.zero_snr) == (prediction, zero_snr)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_small_tensors_are_read_without_torch(tmp_path, dtype):
+    from safetensors.torch import save_file
+
+    tensor = torch.randn(7).to(dtype)
+    save_file({"other": torch.ones(3), "x": tensor}, tmp_path / "x.safetensors")
+    with header.open_header(tmp_path / "x.safetensors") as contents:
+        assert contents.values("x") == tensor.tolist()
+
+
+@pytest.mark.parametrize(
+    "name, family", [("sd15", "sd15"), ("sd2", "sd2"), ("sd2-v", "sd2"), ("sdxl", "sdxl")]
+)
+def test_folders_are_told(tiny_folder, name, family):
+    found = describe(tiny_folder(name))
+    assert (found.kind, found.family) == ("folder", family)
+    assert found.prediction == ("v_prediction" if name == "sd2-v" else "epsilon")
+
+
+def test_the_starter_is_there():
+    found = describe("starter")
+    assert (found.family, found.where, found.title) == ("sd15", "starter", "Starter model")
+
+
+UNET = {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+CROSS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+@pytest.mark.parametrize("shapes, words", [
+    ({"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": (16, 1280)}, "is a LoRA, not a base model"),
+    ({"unet.mid_block.attentions.0.proj_in.lora_A.weight": (16, 1280)}, "is a LoRA, not a base model"),
+    ({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": (16, 1280)}, "is a LoRA, not a base model"),
+    ({"model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": (128,)}, "is a Flux model"),
+    ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (9, 3)}, "is a Stable Diffusion 3 model"),
+    ({"control_model.time_embed.0.weight": (3, 3)}, "is a ControlNet"),
+    ({"emb_params": (4, 768)}, "is a textual-inversion embedding"),
+    ({"model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (768, 1280)}, "SDXL refiner"),
+    ({CROSS: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)}, "is an inpainting model"),
+    ({CROSS: (320, 768), **UNET}, "has no VAE and no text encoders"),
+    ({"some.weight": (3,)}, "is not a model that this program knows"),
+])  # fmt: skip
+def test_what_is_no_base_model_is_named(tmp_path, shapes, words):
+    path = tmp_path / "file.safetensors"
+    write_header(path, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, {})
+    with pytest.raises(ValueError, match=words) as caught:
+        describe(path)
+    assert str(caught.value).startswith("file.safetensors ") and str(caught.value).count(". ") == 0
+
+
+def test_broken_and_missing_models_are_refused(tmp_path, tiny_folder):
+    import shutil
+
+    def refusal(source):
+        with pytest.raises(ValueError) as caught:
+            describe(source)
+        return str(caught.value)
+
+    def write(name, data):
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    def broken(name, change):
+        folder = shutil.copytree(tiny_folder("sd15"), tmp_path / name)
+        change(folder)
+        return folder
+
+    whole = next(tiny_folder("sd15").glob("unet/*.safetensors")).read_bytes()
+    assert "is cut short: it has 1,000,000 of" in refusal(write("half.safetensors", whole[:1_000_000]))
+    assert "is damaged" in refusal(write("tenth.safetensors", whole[:1000]))
+    assert "is not a safetensors file" in refusal(write("empty.safetensors", b""))
+    assert "is not a safetensors file" in refusal(write("page.safetensors", b"<!DOCTYPE html><html>"))
+    assert "is not a model" in refusal(write("picture.png", b"PNG"))
+    assert "There is no model at" in refusal("/no/such/model.safetensors")
+    assert "python -m lora_sd download owner/model" in refusal("owner/model")
+    assert "no model_index.json" in refusal(tmp_path)
+
+    half = "unet/diffusion_pytorch_model.safetensors"
+    assert "is cut short" in refusal(broken("a", lambda f: (f / half).write_bytes(whole[:1_000_000])))
+    assert "has no weights" in refusal(broken("b", lambda f: (f / half).unlink()))
+    assert "has no config.json" in refusal(broken("c", lambda f: (f / "vae" / "config.json").unlink()))
+    flux = json.dumps({"_class_name": "FluxPipeline"})
+    assert "made for FluxPipeline" in refusal(
+        broken("d", lambda f: (f / "model_index.json").write_text(flux))
+    )
+
+
+def test_models_of_other_programs_are_listed_once(tiny_folder, real_weights, tmp_path, home):
+    import shutil
+
+    user = tmp_path / "user"
+    comfy = user / "ComfyUI" / "models" / "checkpoints" / "mine"
+    forge = user / "stable-diffusion-webui-forge" / "models" / "Stable-diffusion"
+    for folder in (comfy, forge, home / "models"):
+        folder.mkdir(parents=True)
+    write_header(comfy / "anime.safetensors", real_weights("sdxl"), {})
+    (forge / "same.safetensors").symlink_to(comfy / "anime.safetensors")
+    write_header(forge / "photo.safetensors", real_weights("sd15"), {})
+    write_header(forge / "flux.safetensors", {"double_blocks.0.img_attn.qkv": torch.empty(3)}, {})
+    (forge / "broken.safetensors").write_bytes(b"<html>")
+    shutil.copytree(tiny_folder("sd2"), home / "models" / "sd2")
+    hub = user / ".cache" / "huggingface" / "hub" / "models--owner--tiny-xl"
+    shutil.copytree(tiny_folder("sdxl"), hub / "snapshots" / "abc")
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("abc")
+
+    found = installed()
+    assert found[0].source == "starter"
+    assert {(model.title, model.family, model.where) for model in found[1:]} == {
+        ("sd2", "sd2", "Our models"),
+        ("photo.safetensors", "sd15", "Forge"),
+        ("same.safetensors", "sdxl", "Forge"),
+        ("owner/tiny-xl", "sdxl", "Hugging Face cache"),
+    }
+    assert describe("owner/tiny-xl").path == hub / "snapshots" / "abc"
+    assert describe(comfy / "anime.safetensors").where == "ComfyUI"
+
+
+def test_a_second_look_reads_no_headers(real_weights, home, monkeypatch):
+    (home / "models").mkdir()
+    path = home / "models" / "photo.safetensors"
+    write_header(path, real_weights("sd15"), {})
+    first = installed()
+    monkeypatch.setattr(find, "look", lambda path, **_: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(find, "describe", lambda _: first[0])
+    assert installed() == first
+
+
+def test_a_changed_file_is_looked_at_again(real_weights, home):
+    (home / "models").mkdir()
+    path = home / "models" / "model.safetensors"
+    write_header(path, real_weights("sd15"), {})
+    installed()
+    write_header(path, real_weights("sdxl"), {})
+    assert installed()[1].family == "sdxl"
+
+
+def test_finding_models_does_not_import_torch():
+    code = (
+        "import sys; from lora_sd.models import find; find.describe('starter'); print('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    )
