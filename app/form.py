@@ -1,0 +1,202 @@
+"""Settings ↔ components: every field of `TrainConfig` becomes one control by its type, and its value comes back checked."""
+
+import json
+import shlex
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import gradio as gr
+from pydantic import ValidationError
+
+from lora_sd import config as cfg
+from lora_sd.config import Setting, TrainConfig
+
+ELSEWHERE = {
+    "version",
+    "model.base",
+    "data.images",
+    "data.trigger",
+    "output.name",
+}  # have a place of their own on Make
+AUTOMATIC = "automatic"
+
+
+class Control(NamedTuple):
+    """How a kind of setting is shown and read back."""
+
+    build: Callable[..., gr.components.Component]
+    show: Callable[[Any], Any]  # setting -> component value
+    read: Callable[[Any], Any]  # component value -> setting; ValueError if it can't be one
+
+
+def advanced() -> list[Setting]:
+    """The settings of the form, in the order of the file."""
+    return [setting for setting in cfg.settings() if setting.name not in ELSEWHERE]
+
+
+def build() -> dict[str, gr.components.Component]:
+    """One control for each advanced setting, grouped as in the file, by dotted name."""
+    components: dict[str, gr.components.Component] = {}
+    groups: dict[str, list[Setting]] = {}
+    for setting in advanced():
+        groups.setdefault(setting.group, []).append(setting)
+    with gr.Row(elem_classes="groups"):
+        for title, members in groups.items():
+            with gr.Column(min_width=280, elem_classes="group"):
+                gr.Markdown(f"#### {title}")
+                for setting in members:
+                    components[setting.name] = component(setting)
+    return components
+
+
+def component(setting: Setting) -> gr.components.Component:
+    control = kind_of(setting)
+    return control.build(
+        label=setting.field.title,
+        info=setting.field.description,
+        value=control.show(default(setting)),
+        elem_id="set-" + setting.name.replace(".", "-"),
+        interactive=True,
+    )
+
+
+def default(setting: Setting) -> Any:
+    return setting.field.get_default(call_default_factory=True)
+
+
+def kind_of(setting: Setting) -> Control:
+    annotation, optional = _plain(setting.field.annotation)
+    if get_origin(annotation) is Literal:
+        return _choice(get_args(annotation), optional)
+    if annotation is bool:
+        return Control(gr.Checkbox, bool, bool)
+    if annotation in (int, float):
+        return _number(annotation, optional)
+    if annotation == list[str]:
+        return Control(
+            _lines("one per line"),
+            "\n".join,
+            lambda text: [s for s in map(str.strip, text.splitlines()) if s],
+        )
+    if annotation == dict[str, int]:
+        return Control(_lines("unet.mid_block.* = 32"), _show_ranks, _read_ranks)
+    if annotation == int | str:
+        return Control(gr.Textbox, str, _duration)
+    return Control(gr.Textbox, str, str.strip)
+
+
+def _plain(annotation: Any) -> tuple[Any, bool]:
+    """The type without `| None`, and whether None was in it."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    kept = [part for part in parts if part is not types.NoneType]
+    return (kept[0] if len(kept) == 1 else annotation), len(kept) < len(parts)
+
+
+def _choice(names: tuple[str, ...], optional: bool) -> Control:
+    choices = [AUTOMATIC, *names] if optional else list(names)
+
+    def build(**options: Any) -> gr.Dropdown:
+        return gr.Dropdown(choices, **options)
+
+    return Control(
+        build,
+        lambda value: AUTOMATIC if value is None else value,
+        lambda value: None if value == AUTOMATIC else value,
+    )
+
+
+def _number(kind: type, optional: bool) -> Control:
+    def build(**options: Any) -> gr.Number:
+        hint = AUTOMATIC if optional else None
+        return gr.Number(
+            placeholder=hint,
+            precision=0 if kind is int else None,
+            step=1 if kind is int else 0.0001,
+            **options,
+        )
+
+    return Control(build, lambda value: value, lambda value: None if value is None else kind(value))
+
+
+def _lines(hint: str) -> Callable[..., gr.Textbox]:
+    def build(**options: Any) -> gr.Textbox:
+        return gr.Textbox(lines=2, max_lines=8, placeholder=hint, **options)
+
+    return build
+
+
+def _show_ranks(ranks: Mapping[str, int]) -> str:
+    return "\n".join(f"{pattern} = {rank}" for pattern, rank in ranks.items())
+
+
+def _read_ranks(text: str) -> dict[str, int]:
+    ranks = {}
+    for line in filter(str.strip, text.splitlines()):
+        pattern, _, rank = line.rpartition("=")
+        if not pattern.strip() or not rank.strip().isdigit():
+            raise ValueError(
+                f"lora.ranks has the line {line.strip()!r}; write a pattern and its rank, like unet.mid_block.* = 32."
+            )
+        ranks[pattern.strip().strip('"')] = int(rank)
+    return ranks
+
+
+def _duration(text: str) -> int | str:
+    """Steps as a number, "10%" and "2 epochs" as they are."""
+    return int(text) if text.strip().isdigit() else text.strip()
+
+
+def read(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of component values, by dotted name. Raises ValueError for a value that can't be one."""
+    known = {setting.name: setting for setting in advanced()}
+    return {name: kind_of(known[name]).read(value) for name, value in values.items()}
+
+
+def show(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Component values of settings."""
+    known = {setting.name: setting for setting in advanced()}
+    return {name: kind_of(known[name]).show(value) for name, value in settings.items()}
+
+
+def with_defaults(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of the form: its default, or what `changes` says."""
+    return {setting.name: changes.get(setting.name, default(setting)) for setting in advanced()}
+
+
+def config(settings: Mapping[str, Any]) -> TrainConfig:
+    """The validated config of `{dotted name: value}`. Raises ValueError with one sentence."""
+    try:
+        return cfg.changed(TrainConfig(), settings)
+    except ValidationError as error:
+        raise ValueError(cfg.explain(error)) from error
+
+
+def as_command(config: TrainConfig) -> str:
+    """The command that trains the same LoRA."""
+    flags = [part for name, value in cfg.differences(config).items() for part in _flag(name, value)]
+    return " ".join(["python -m lora_sd train", *flags])
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        section, _, last = name.rpartition(".")
+        return [f"--{name}" if value else f"--{section}.no-{last}"]
+    if isinstance(value, list):
+        return [f"--{name}", *map(shlex.quote, value)]
+    if isinstance(value, dict):
+        return [f"--{name}", *(shlex.quote(str(part)) for pair in value.items() for part in pair)]
+    return [f"--{name}", shlex.quote(str(value))]
+
+
+def as_python(config: TrainConfig) -> str:
+    """The Python that trains the same LoRA."""
+    pairs = "\n".join(
+        f"    {json.dumps(name)}: {value!r}," for name, value in cfg.differences(config).items()
+    )
+    return f"import lora_sd\nfrom lora_sd.config import changed\n\nconfig = changed(lora_sd.TrainConfig(), {{\n{pairs}\n}})\nlora_sd.train(config)\n"
+
+
+def as_toml(config: TrainConfig) -> str:
+    """The settings file of the same LoRA; what is not in it stays at its default."""
+    return cfg.dumps(config)

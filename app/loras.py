@@ -1,0 +1,99 @@
+"""LoRA files as the Try it page knows them: those of the runs, ones a person brought, and a copy without training details."""
+
+import json
+import re
+import shutil
+import struct
+from pathlib import Path
+
+from lora_sd import run
+from lora_sd.lora.metadata import minimal
+
+from . import places, story
+
+MOST_RUNS = 40
+
+
+def folder() -> Path:
+    """Where LoRAs lie that a person brought."""
+    return run.home() / "models" / "loras"
+
+
+def menu() -> list[tuple[str, str]]:
+    """(label, id) of every LoRA of the newest runs, the last checkpoint of each first, then the ones brought."""
+    entries = [
+        (f"{found.name} · {step(path)}", f"{found.folder.name}/{path.name}")
+        for found in story.runs()[:MOST_RUNS]
+        for path in reversed(run.checkpoints(found.folder))
+    ]
+    brought = sorted(folder().glob("*.safetensors")) if folder().is_dir() else []
+    return entries + [(path.stem, str(path)) for path in brought]
+
+
+def step(path: Path) -> str:
+    """`"mycat-000050.safetensors" -> "step 50"`; the file without a number is the final one."""
+    match = re.search(r"-(\d{6,})$", path.stem)
+    return f"step {int(match[1]):,}" if match else "final"
+
+
+def newest(run_id: str) -> str | None:
+    """The id of a run's last checkpoint."""
+    found = run.find(run_id)
+    files = run.checkpoints(found) if found else []
+    return f"{run_id}/{files[-1].name}" if files else None
+
+
+def run_of(lora: str) -> Path | None:
+    """The run that made it, where it is one of ours."""
+    run_id, _, name = lora.partition("/")
+    found = run.find(run_id)
+    return found if found and (found / "checkpoints" / name).is_file() else None
+
+
+def file(lora: str) -> Path:
+    """The file of a menu id or a path. Raises ValueError if there is none."""
+    if found := run_of(lora):
+        return found / "checkpoints" / lora.partition("/")[2]
+    path = Path(lora.strip().strip("\"'")).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(
+            f"{path.name or 'That'} is not a .safetensors file, the only kind that is safe to open."
+        )
+    if not path.is_file():
+        raise ValueError(f"There is no LoRA at {lora}; choose one from the list, or upload it.")
+    return path
+
+
+def bring(upload: Path) -> Path:
+    """Keep an uploaded LoRA under a safe name."""
+    target = folder() / f"{run.safe_name(upload.stem)}.safetensors"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(upload, target)
+    return target
+
+
+def offered(path: Path) -> Path:
+    """A copy that the page may hand out: nothing of a run's folder is served itself."""
+    target = _shelf("as-is") / path.name
+    shutil.copyfile(path, target)
+    return target
+
+
+def without_details(path: Path) -> Path:
+    """A copy to hand out whose header tells nothing of captions, folders and settings; the weights are the same bytes."""
+    target = _shelf("plain") / path.name
+    with open(path, "rb") as source, open(target, "wb") as copy:
+        (length,) = struct.unpack("<Q", source.read(8))
+        header = json.loads(source.read(length))
+        header["__metadata__"] = minimal(header.get("__metadata__", {}))
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+        copy.write(struct.pack("<Q", len(text)) + text)
+        shutil.copyfileobj(source, copy)
+    return target
+
+
+def _shelf(name: str) -> Path:
+    shelf = places.uploads() / name
+    shelf.mkdir(parents=True, exist_ok=True)
+    return shelf

@@ -1,0 +1,524 @@
+"""Make: pictures and a trigger word in, a plan with its reasons, and Start. Everything else is Advanced."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from lora_sd import hardware, run
+from lora_sd.config import TrainConfig
+
+from . import form, models, plan, story, view
+from .plan import Base, Machine
+from .project import FIRST, Choices, Project, example, names, open_project
+from .uploads import Skipped, local_folder, thumbnail
+from .view import Node, node
+
+MOST_THUMBNAILS = 48
+SKIPPED = "These can't be used and are left out; training goes on without them:"
+QUALITIES = {"Quick": "Quick · a first look", "Balanced": "Balanced", "Best": "Best · longest"}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The Make page as facts: what a person chose, what is proposed, and what comes of both."""
+
+    project: Project
+    choices: Choices
+    base: Base
+    machine: Machine
+    num_pictures: int
+
+    @property
+    def automatic(self) -> dict[str, Any]:
+        proposed = plan.settings(self.choices.kind, self.choices.quality, self.base, self.num_pictures)
+        return form.with_defaults({**proposed, "data.on_bad_image": "skip"})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**self.automatic, **self.choices.changes}
+
+    @property
+    def trigger(self) -> str:
+        if self.choices.trigger is None:
+            return plan.suggest_trigger(self.project.name)
+        return self.choices.trigger
+
+    def lines(self) -> list[plan.Line]:
+        return plan.lines(
+            self.choices.kind, self.choices.quality, self.base, self.num_pictures, self.machine, self.settings
+        )
+
+    def config(self) -> TrainConfig:
+        """The settings of the run. Raises ValueError with one sentence."""
+        named = {
+            "model.base": self.base.source,
+            "data.images": str(self.project.images),
+            "data.trigger": self.trigger.strip(),
+            "output.name": self.project.name,
+        }
+        return form.config({**self.settings, **named})
+
+    def obstacle(self) -> str:
+        """Why training can't start, or nothing."""
+        if not self.num_pictures:
+            return "No usable pictures yet: drop some above, or use the example set."
+        try:
+            self.config()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+
+def machine() -> Machine:
+    best = hardware.best()
+    return Machine(best.kind, best.name, best.total)
+
+
+def sheet(project: Project, choices: Choices) -> Sheet:
+    """The page's facts. Raises ValueError for a base model that can't be taught."""
+    here = machine()
+    source = choices.base or plan.propose(models.bases(), here)[0]
+    return Sheet(project, choices, models.base(source), here, len(project.pictures()))
+
+
+class Page(NamedTuple):
+    """The components of the page; `settings` are those of Advanced by dotted name."""
+
+    project: gr.Dropdown
+    files: gr.File
+    folder: gr.Textbox
+    add_folder: gr.Button
+    use_example: gr.Button
+    clear: gr.Button
+    pictures: gr.HTML
+    trigger: gr.Textbox
+    kind: gr.Radio
+    quality: gr.Radio
+    base: gr.Dropdown
+    why_base: gr.HTML
+    summary: gr.HTML
+    start: gr.Button
+    obstacle: gr.HTML
+    changed: gr.HTML
+    reset: gr.Button
+    settings: dict[str, gr.components.Component]
+    automatic: gr.State
+    command: gr.Code
+    python: gr.Code
+    toml: gr.Code
+    offer: gr.Dropdown
+    download: gr.Button
+    cancel_download: gr.Button
+    download_state: gr.HTML
+
+    def inputs(self) -> dict[str, gr.components.Component]:
+        own = ("project", "trigger", "kind", "quality", "base", "automatic")
+        return {name: getattr(self, name) for name in own} | self.settings
+
+    def watched(self) -> list[Any]:
+        """The events of the controls that change the plan's words but not its automatic values."""
+        parts = [self.trigger, *self.settings.values()]
+        return [part.blur if isinstance(part, gr.Textbox | gr.Number) else part.input for part in parts]
+
+    def outputs(self) -> list[gr.components.Component]:
+        own = [part for name, part in self._asdict().items() if name not in ("settings", "files", "folder")]
+        return [*own, self.files, self.folder, *self.settings.values()]
+
+
+Updates = dict[gr.components.Component, Any]
+
+
+# -- what a handler shows --------------------------------------------------------------------------------------------
+
+
+def restated(page: Page, facts: Sheet) -> Updates:
+    """What follows from the choices: summary, changed list, commands, Start."""
+    obstacle = facts.obstacle()
+    updates: Updates = {
+        page.summary: draw_summary(facts),
+        page.why_base: draw_why_base(facts),
+        page.changed: draw_changed(facts),
+        page.reset: gr.update(visible=bool(facts.choices.changes)),
+        page.start: gr.update(interactive=facts.num_pictures > 0),
+        page.obstacle: node("p", obstacle, cls="obstacle") if obstacle else None,
+        page.automatic: facts.automatic,
+    }
+    if not obstacle or not facts.num_pictures:
+        config = facts.config()
+        updates |= {
+            page.command: form.as_command(config),
+            page.python: form.as_python(config),
+            page.toml: form.as_toml(config),
+        }
+    return updates
+
+
+def replanned(page: Page, facts: Sheet) -> Updates:
+    """Also the controls of Advanced, whose automatic values have moved."""
+    shown = form.show(facts.settings)
+    return {page.settings[name]: value for name, value in shown.items()} | restated(page, facts)
+
+
+def opened(page: Page, project: Project) -> Updates:
+    """The whole page for a project."""
+    try:
+        facts = sheet(project, project.choices())
+    except ValueError as error:  # its model is gone: propose another and say why
+        choices = project.choices()
+        gr.Warning(str(error))
+        facts = sheet(project, Choices(choices.trigger, choices.kind, choices.quality, None, choices.changes))
+    return {
+        page.project: gr.update(choices=project_names(project.name), value=project.name),
+        page.trigger: facts.trigger,
+        page.kind: facts.choices.kind,
+        page.quality: facts.choices.quality,
+        page.base: gr.update(choices=models.menu(), value=facts.base.source),
+        page.pictures: draw_pictures(project),
+        page.clear: gr.update(visible=facts.num_pictures > 0),
+        page.files: None,
+        page.folder: "",
+    } | replanned(page, facts)
+
+
+def project_names(current: str) -> list[str]:
+    return list(dict.fromkeys([*names(), current]))
+
+
+def draw_summary(facts: Sheet) -> Node:
+    rows = [
+        node(
+            "div",
+            node("dt", line.what),
+            node("dd", node("b", line.value), node("span", line.why, cls="why")),
+            cls="warning" if line.warning else None,
+        )
+        for line in facts.lines()
+    ]
+    return node("dl", *rows, cls="summary")
+
+
+def draw_why_base(facts: Sheet) -> Node | None:
+    proposed, why = plan.propose(models.bases(), facts.machine)
+    return node("p", why, cls="quiet") if facts.base.source == proposed else None
+
+
+def draw_changed(facts: Sheet) -> Node:
+    changes = facts.choices.changes
+    if not changes:
+        return node(
+            "p", "Everything is automatic. Change what you like; what you change stays changed.", cls="quiet"
+        )
+    titles = {setting.name: setting.field.title for setting in form.advanced()}
+    items = [
+        node("li", node("b", titles[name]), f" {_word(value)} instead of {_word(facts.automatic[name])}")
+        for name, value in changes.items()
+    ]
+    return node("div", node("p", f"{len(changes)} changed by you:"), node("ul", *items), cls="changed")
+
+
+def _word(value: Any) -> str:
+    return (
+        {None: form.AUTOMATIC, "": "nothing", True: "on", False: "off"}.get(value, str(value))
+        if not isinstance(value, list | dict)
+        else (str(value) if value else "nothing")
+    )
+
+
+def draw_pictures(project: Project) -> Node:
+    found = project.pictures()
+    skipped = project.skipped()
+    if not found and not skipped:
+        return node(
+            "p",
+            "15 to 30 varied pictures work well. Your own files stay as they are; copies are used.",
+            cls="quiet",
+        )
+    return node(
+        "div",
+        draw_skipped(skipped),
+        node("p", count(project, found), cls="count"),
+        draw_strip(project, found),
+    )
+
+
+def count(project: Project, found: list[Path]) -> str:
+    pictures = "1 picture" if len(found) == 1 else f"{len(found)} pictures"
+    captioned = project.captioned()
+    if not captioned:
+        return f"{pictures} · no captions: the trigger word will stand for all of them"
+    return f"{pictures} · {captioned if captioned < len(found) else 'all'} with captions"
+
+
+def draw_skipped(skipped: list[Skipped]) -> Node | None:
+    if not skipped:
+        return None
+    return node(
+        "div",
+        node("p", node("b", f"{len(skipped)} left out. "), SKIPPED),
+        node("ul", *(node("li", reason) for _, reason in skipped)),
+        cls="skipped",
+    )
+
+
+def draw_strip(project: Project, found: list[Path]) -> Node:
+    """The first pictures, small."""
+    shown = found[:MOST_THUMBNAILS]
+    with ThreadPoolExecutor(4) as pool:
+        small = list(pool.map(lambda path: thumbnail(path, project.thumbs), shown))
+    pictures = [
+        node("img", src=view.url(thumb), alt=path.name, title=path.name, loading="lazy")
+        for thumb, path in zip(small, shown, strict=True)
+    ]
+    more = (
+        node("span", f"and {len(found) - len(shown)} more", cls="more") if len(found) > len(shown) else None
+    )
+    return node("div", *pictures, more, cls="strip")
+
+
+def draw_download(state: models.Download) -> Node | None:
+    if state.running:
+        share = state.done / state.total if state.total else 0
+        amount = (
+            f"{state.done / models.GB:.1f} of {state.total / models.GB:.1f} GB"
+            if state.total
+            else "asking for its size"
+        )
+        return node("div", node("p", f"Downloading {state.name}: {amount}"), view.bar(share, "Download"))
+    if state.error:
+        return node("p", state.error, cls="obstacle")
+    return node("p", f"{state.name} is here; choose it above.") if state.finished else None
+
+
+# -- handlers --------------------------------------------------------------------------------------------------------
+
+
+def chosen(values: Mapping[str, Any]) -> tuple[Project, Choices]:
+    """The choices that the page's controls hold; what differs from automatic counts as a person's change."""
+    project = open_project(values["project"])
+    automatic = values["automatic"] or {}
+    settings = form.read({setting.name: values[setting.name] for setting in form.advanced()})
+    changes = {name: value for name, value in settings.items() if value != automatic.get(name, value)}
+    trigger = values["trigger"]
+    untouched = project.choices().trigger is None and trigger == plan.suggest_trigger(project.name)
+    return project, Choices(
+        None if untouched else trigger, values["kind"], values["quality"], values["base"], changes
+    )
+
+
+def restate(page: Page, values: Mapping[str, Any]) -> Updates:
+    """A control of the page has changed."""
+    return _follow(page, values, restated)
+
+
+def replan(page: Page, values: Mapping[str, Any]) -> Updates:
+    """Kind, quality or model has changed: automatic values move, a person's own stay."""
+    return _follow(page, values, replanned)
+
+
+def _follow(page: Page, values: Mapping[str, Any], show: Any) -> Updates:
+    try:
+        project, choices = chosen(values)
+        facts = sheet(project, choices)
+    except ValueError as error:
+        return {page.obstacle: node("p", str(error), cls="obstacle")}
+    if project.folder.exists():
+        project.choose(choices)
+    return show(page, facts)
+
+
+def reset(page: Page, values: Mapping[str, Any]) -> Updates:
+    """Everything of Advanced back to automatic."""
+    return replan(page, {**values, **form.show(values["automatic"])})
+
+
+def add_files(page: Page, values: Mapping[str, Any]) -> Updates:
+    return _added(page, [Path(path) for path in values["files"] or []], values)
+
+
+def add_folder(page: Page, values: Mapping[str, Any]) -> Updates:
+    try:
+        return _added(page, [local_folder(values["folder"])], values)
+    except ValueError as error:
+        gr.Warning(str(error))
+        return {}
+
+
+def _added(page: Page, paths: list[Path], values: Mapping[str, Any]) -> Updates:
+    project = open_project(values["project"])
+    added = project.add(paths)
+    if not added.pictures and not added.skipped:
+        gr.Warning("There are no pictures in it.")
+    project.choose(chosen(values)[1])
+    return opened(page, project)
+
+
+def clear(page: Page, values: Mapping[str, Any]) -> Updates:
+    project = open_project(values["project"])
+    project.clear()
+    return opened(page, project)
+
+
+def begin_download(name: str | None) -> None:
+    try:
+        models.current.start(name or "")
+    except ValueError as error:
+        gr.Warning(str(error))
+
+
+def start(values: Mapping[str, Any]) -> Path:
+    """Begin training what the page says; the run's folder. Raises ValueError where it can't."""
+    project, choices = chosen(values)
+    facts = sheet(project, choices)
+    if obstacle := facts.obstacle():
+        raise ValueError(obstacle)
+    if busy := story.active():
+        raise ValueError(f"{busy.name} is still training; stop it first, or wait until it is done.")
+    project.choose(choices)
+    folder = run.create(facts.config())
+    run.start(folder)
+    return folder
+
+
+# -- layout ----------------------------------------------------------------------------------------------------------
+
+
+def build(*, remote: bool = False) -> Page:
+    """`remote`: the page is open to other computers, so it takes no paths of this one."""
+    with gr.Row(elem_classes="make"):
+        with gr.Column(scale=3, min_width=320, elem_classes="card"):
+            gr.Markdown("### 1 · Your pictures")
+            project = gr.Dropdown(
+                [FIRST],
+                value=FIRST,
+                label="Project",
+                allow_custom_value=True,
+                elem_id="project",
+                info="Also the name of your LoRA. Choose one, or type a new name.",
+            )
+            files = gr.File(
+                label="Drop pictures or a .zip here",
+                file_count="multiple",
+                height=150,
+                elem_id="files",
+                file_types=["image", ".txt", ".caption", ".zip"],
+            )
+            with (
+                gr.Accordion(
+                    "Or use a folder on this computer", open=False, visible=not remote, elem_id="folder-part"
+                ),
+                gr.Row(),
+            ):
+                folder = gr.Textbox(
+                    show_label=False, placeholder="Paste its path here", scale=4, elem_id="folder"
+                )
+                add_folder_button = gr.Button("Add", scale=1, min_width=80, elem_id="add-folder")
+            pictures = view.component("pictures")
+            with gr.Row():
+                use_example = gr.Button(
+                    "No pictures at hand? Use the example set", size="sm", elem_id="use-example"
+                )
+                clear_button = gr.Button("Remove all", size="sm", visible=False, elem_id="clear")
+        with gr.Column(scale=2, min_width=320):
+            with gr.Column(elem_classes="card"):
+                gr.Markdown("### 2 · Trigger word")
+                trigger = gr.Textbox(
+                    label="Trigger word",
+                    elem_id="trigger",
+                    max_length=200,
+                    info="The word you will type to call this LoRA. One that means nothing yet is best.",
+                )
+                kind = gr.Radio(["Subject", "Style"], value="Subject", label="What is it?", elem_id="kind")
+            with gr.Column(elem_classes="card"):
+                gr.Markdown("### 3 · What will happen")
+                base = gr.Dropdown(
+                    [("Starter · small, built in", "starter")],
+                    value="starter",
+                    label="Base model",
+                    elem_id="base",
+                    allow_custom_value=not remote,
+                    info="Choose one found on this computer, or paste a path or Hugging Face name.",
+                )
+                why_base = view.component("why-base")
+                quality = gr.Radio(
+                    [(text, name) for name, text in QUALITIES.items()],
+                    value="Balanced",
+                    label="Quality",
+                    elem_id="quality",
+                )
+                summary = view.component("summary")
+                start_button = gr.Button(
+                    "Start training", variant="primary", interactive=False, elem_id="start"
+                )
+                obstacle = view.component("obstacle")
+    automatic = gr.State({})
+    with gr.Accordion("Advanced", open=False, elem_id="advanced", elem_classes="fold"):
+        with gr.Row():
+            changed = view.component("changed")
+            reset_button = gr.Button(
+                "Reset all", size="sm", visible=False, scale=0, min_width=120, elem_id="reset"
+            )
+        settings = form.build()
+    with gr.Accordion("Get another model", open=False, elem_id="get-model", elem_classes="fold"):
+        gr.Markdown(
+            "Downloaded from Hugging Face, only when you press the button. These are several gigabytes."
+        )
+        with gr.Row():
+            offer = gr.Dropdown(
+                models.offers(),
+                value=None,
+                label="Model",
+                allow_custom_value=True,
+                scale=4,
+                elem_id="offer",
+                info="Choose one, or write a Hugging Face name like owner/model.",
+            )
+            download = gr.Button("Download", scale=1, min_width=120, elem_id="download")
+            cancel_download = gr.Button(
+                "Cancel", scale=1, min_width=120, visible=False, elem_id="cancel-download"
+            )
+        download_state = view.component("download-state")
+    with gr.Accordion(
+        "Show as command, Python or settings file", open=False, elem_id="recipes", elem_classes="fold"
+    ):
+        command = gr.Code(
+            label="Command line", language="shell", interactive=False, elem_id="as-command", wrap_lines=True
+        )
+        python = gr.Code(label="Python", language="python", interactive=False, elem_id="as-python")
+        toml = gr.Code(label="Settings file", language=None, interactive=False, elem_id="as-toml")
+    return Page(
+        project=project, files=files, folder=folder, add_folder=add_folder_button, use_example=use_example,
+        clear=clear_button, pictures=pictures, trigger=trigger, kind=kind, quality=quality, base=base,
+        why_base=why_base, summary=summary, start=start_button, obstacle=obstacle, changed=changed,
+        reset=reset_button, settings=settings, automatic=automatic, command=command, python=python, toml=toml,
+        offer=offer, download=download, cancel_download=cancel_download, download_state=download_state,
+    )  # fmt: skip
+
+
+# -- wiring ----------------------------------------------------------------------------------------------------------
+
+
+def wire(page: Page) -> None:
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "outputs": page.outputs()}
+    at_once = {**quiet, "inputs_kwargs": page.inputs(), "queue": False, "trigger_mode": "always_last"}
+    gr.on(page.watched(), lambda **values: restate(page, values), **at_once)
+    gr.on(
+        [page.kind.input, page.quality.input, page.base.input],
+        lambda **values: replan(page, values),
+        **at_once,
+    )
+    page.reset.click(lambda **values: reset(page, values), **at_once)
+    page.project.input(lambda name: opened(page, open_project(name)), page.project, **quiet)
+
+    waiting = {**quiet, "show_progress": "full", "show_progress_on": [page.pictures]}
+    taking = {**waiting, "inputs_kwargs": page.inputs() | {"files": page.files, "folder": page.folder}}
+    page.files.upload(lambda **values: add_files(page, values), **taking)
+    gr.on([page.add_folder.click, page.folder.submit], lambda **values: add_folder(page, values), **taking)
+    page.use_example.click(lambda: opened(page, example()), **waiting)
+    page.clear.click(lambda **values: clear(page, values), inputs_kwargs=page.inputs(), **waiting)
+
+    page.download.click(begin_download, page.offer, api_visibility="private", queue=False)
+    page.cancel_download.click(models.current.cancel, api_visibility="private", queue=False)

@@ -1,0 +1,118 @@
+"""A project is a folder: `images/` with the copies of a person's pictures, and `project.json` with what they chose.
+
+projects/mycat/   images/   project.json: {"choices": {"trigger": …, "changes": {"lora.rank": 32}}, "skipped": [[name, reason]]}
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_sd import run
+from lora_sd.data.folder import STARTER_SETS, natural
+
+from . import places, uploads
+from .uploads import Added, Skipped
+
+FIRST = "my-lora"  # the project of someone who has none yet
+EXAMPLE = "example"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a person decided on the Make page; `changes` are the settings that they took out of automatic."""
+
+    trigger: str | None = None  # None: not decided, a word is suggested
+    kind: str = "Subject"
+    quality: str = "Balanced"
+    base: str | None = None  # None: the model that the page proposes
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Project:
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def thumbs(self) -> Path:
+        return places.thumbs() / "projects" / self.name
+
+    def pictures(self) -> list[Path]:
+        found = (path for path in self.images.rglob("*") if path.suffix.lower() in uploads.PICTURES)
+        return sorted(found, key=lambda path: natural(path.relative_to(self.images).as_posix()))
+
+    def captioned(self) -> int:
+        """How many pictures have a caption file."""
+        return sum(any(p.with_suffix(s).exists() for s in (".txt", ".caption")) for p in self.pictures())
+
+    def add(self, paths: Iterable[Path]) -> Added:
+        added = uploads.add(paths, self.images)
+        if added.skipped:
+            self._write(skipped=[*self.skipped(), *added.skipped])
+        return added
+
+    def clear(self) -> None:
+        """Forget every picture. These are our copies; a person's own files are never touched."""
+        for path in self.images.rglob("*"):
+            if path.is_file():
+                path.unlink()
+        self._write(skipped=[])
+
+    def choices(self) -> Choices:
+        known = Choices.__dataclass_fields__
+        return Choices(
+            **{key: value for key, value in self._read().get("choices", {}).items() if key in known}
+        )
+
+    def choose(self, choices: Choices) -> None:
+        if choices != self.choices():
+            self._write(choices=asdict(choices))
+
+    def skipped(self) -> list[Skipped]:
+        return [Skipped(*pair) for pair in dict.fromkeys(map(tuple, self._read().get("skipped", [])))]
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / "project.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
+    def _write(self, **values: Any) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        run.write_text(
+            self.folder / "project.json", json.dumps({**self._read(), **values}, ensure_ascii=False)
+        )
+
+
+def open_project(name: str | None) -> Project:
+    """The project of that name, made safe; it comes into being with its first picture or choice."""
+    return Project(run.home() / "projects" / run.safe_name(name or FIRST))
+
+
+def names() -> list[str]:
+    """Projects, the one worked on last first."""
+    root = run.home() / "projects"
+    folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    return [folder.name for folder in sorted(folders, key=_changed, reverse=True)]
+
+
+def _changed(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+
+
+def example() -> Project:
+    """The shipped example set as a project, with the choices that suit it."""
+    project = open_project(EXAMPLE)
+    project.add([STARTER_SETS / "streamline" / "train"])
+    held_out = {"validate.images": "starter:streamline/heldout"}
+    project.choose(Choices(trigger="", kind="Style", base="starter", changes=held_out))
+    return project

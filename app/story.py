@@ -1,0 +1,155 @@
+"""What the pages tell of a run, gathered from its events as they come: curve, previews, speed, time left.
+
+A cache of what is on disk, shared by every tab: reading goes on where it stopped, so a poll costs what is new.
+"""
+
+import os
+import statistics
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from lora_sd import config as cfg
+from lora_sd import events, run
+from lora_sd.run import Run, State
+
+ENOUGH_STEPS = 5  # before a time left is worth showing
+RECENT = 30  # steps that the speed is taken from
+
+
+class Picture(NamedTuple):
+    step: int
+    index: int
+    prompt: str
+    path: Path
+
+
+@dataclass
+class Story:
+    folder: Path
+    state: State = field(default_factory=State)
+    steps: list[events.Step] = field(default_factory=list)
+    pictures: dict[tuple[int, int], Picture] = field(default_factory=dict)  # (step, index) -> picture
+    saved: dict[str, int] = field(default_factory=dict)  # file name -> step
+    notes: list[str] = field(default_factory=list)
+    failure: events.Failed | None = None
+    offset: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def refresh(self) -> "Story":
+        """Read what is new on disk."""
+        with self.lock:
+            self.state = run.read_state(self.folder)
+            news, self.offset = run.read_events(self.folder, self.offset)
+            for event in news:
+                self._tell(event)
+        return self
+
+    def _tell(self, event: events.Event) -> None:
+        match event:
+            case events.Step():
+                while (
+                    self.steps and self.steps[-1].step >= event.step
+                ):  # a resume goes back to its last state
+                    self.steps.pop()
+                self.steps.append(event)
+                self.failure = None
+            case events.Preview():
+                self.pictures[event.step, event.index] = Picture(
+                    event.step, event.index, event.prompt, self.folder / event.path
+                )
+            case events.Saved():
+                self.saved[Path(event.path).name] = event.step
+            case events.Note():
+                self.notes.append(event.text)
+            case events.Failed():
+                self.failure = event
+
+    @property
+    def seconds_left(self) -> float | None:
+        recent = [step.seconds for step in self.steps[-RECENT:] if step.seconds]
+        if len(recent) < ENOUGH_STEPS or not self.state.active:
+            return None
+        return statistics.median(recent) * (self.state.total - self.state.step)
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        recent = [step.seconds for step in self.steps[-RECENT:] if step.seconds]
+        return statistics.median(recent) if recent else None
+
+    @property
+    def memory(self) -> int | None:
+        return next((step.memory for step in reversed(self.steps) if step.memory), None)
+
+    def settings(self) -> cfg.TrainConfig:
+        return cfg.load(self.folder / "config.toml")
+
+
+@lru_cache(maxsize=16)
+def _story(folder: Path) -> Story:
+    return Story(folder)
+
+
+def read(folder: Path) -> Story:
+    """The story of a run, up to date."""
+    return _story(folder).refresh()
+
+
+_known: dict[Path, tuple[int, Run]] = {}  # folder -> (when its state was written, the run as it was then)
+
+
+def runs() -> list[Run]:
+    """Every run, newest first; only those whose state has changed are read again."""
+    folders = [path for path in _subfolders(run.home() / "runs")]
+    if any(folder not in _known for folder in folders):
+        _known.update({found.folder: (_stamp(found.folder), found) for found in run.list_runs()})
+    for folder in folders:
+        stamp, found = _known.get(folder, (0, None))
+        if found and (found.state.active or stamp != _stamp(folder)):
+            _known[folder] = (_stamp(folder), replace(found, state=run.read_state(folder)))
+    there = [_known[folder][1] for folder in folders if folder in _known]
+    return sorted(there, key=lambda found: found.folder.name, reverse=True)
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return [Path(entry.path) for entry in os.scandir(root) if entry.is_dir()] if root.is_dir() else []
+
+
+def _stamp(folder: Path) -> int:
+    state = folder / "state.json"
+    return state.stat().st_mtime_ns if state.exists() else 0
+
+
+def active() -> Run | None:
+    """The run that is training now."""
+    return next((found for found in runs() if found.state.active), None)
+
+
+def smooth(values: Sequence[float], memory: float = 0.9) -> list[float]:
+    """Exponential mean, forward then backward, so that the curve does not lag."""
+    return _one_way(_one_way(values, memory)[::-1], memory)[::-1]
+
+
+def _one_way(values: Sequence[float], memory: float) -> list[float]:
+    smoothed: list[float] = []
+    for value in values:
+        smoothed.append(value if not smoothed else memory * smoothed[-1] + (1 - memory) * value)
+    return smoothed
+
+
+def thin(count: int, most: int) -> list[int]:
+    """At most `most` indices of `count`, evenly spread, first and last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def duration(seconds: float) -> str:
+    """`"45 s"`, `"18 min"`, `"2 h 05 min"`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,449 @@
+"""Try it: pictures with a LoRA at any strength, beside the model without it, and the file to take away."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from lora_sd import config as cfg
+from lora_sd import hardware
+from lora_sd.config import PreviewSettings
+from lora_sd.lora.inspection import Inspection, inspect
+from lora_sd.worker import Client
+
+from . import loras, models, places, story, view
+from .view import Node, node
+
+MOST_LORAS = 4  # at once
+GRID = (-0.5, 0.0, 0.5, 0.8, 1.0, 1.5)  # strengths
+SAMPLERS = [
+    ("DPM++ 2M Karras", "dpmpp_2m_karras"),
+    ("Euler", "euler"),
+    ("Euler a", "euler_a"),
+    ("DDIM", "ddim"),
+    ("UniPC", "unipc"),
+]
+client = Client()  # the one drawing process of this program
+
+
+class Page(NamedTuple):
+    notice: gr.HTML
+    on_cpu: gr.Checkbox
+    loras: tuple[gr.Dropdown, ...]
+    strengths: tuple[gr.Slider, ...]
+    rows: tuple[gr.Row, ...]
+    more: gr.Button
+    upload: gr.UploadButton
+    base: gr.Dropdown
+    about: gr.HTML
+    prompt: gr.Textbox
+    negative: gr.Textbox
+    seed: gr.Number
+    steps: gr.Slider
+    guidance: gr.Slider
+    sampler: gr.Dropdown
+    width: gr.Number
+    height: gr.Number
+    generate: gr.Button
+    compare: gr.Button
+    grid: gr.Button
+    cancel: gr.Button
+    progress: gr.HTML
+    picture: gr.Image
+    slider: gr.ImageSlider
+    table: gr.Gallery
+    download: gr.DownloadButton
+    download_plain: gr.DownloadButton
+
+    def inputs(self) -> dict[str, gr.components.Component]:
+        own = "base prompt negative seed steps guidance sampler width height on_cpu".split()
+        chosen = {f"lora_{i}": part for i, part in enumerate(self.loras)}
+        strengths = {f"strength_{i}": part for i, part in enumerate(self.strengths)}
+        return {name: getattr(self, name) for name in own} | chosen | strengths
+
+    def results(self) -> list[gr.components.Component]:
+        return [self.progress, self.picture, self.slider, self.table, self.cancel]
+
+
+Updates = dict[gr.components.Component, Any]
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def job(values: dict[str, Any], strength: float | None = None) -> dict[str, Any]:
+    """The drawing job of the page's values; `strength` takes the place of the first LoRA's. ValueError for bad ones."""
+    chosen = [(values[f"lora_{i}"], values[f"strength_{i}"]) for i in range(MOST_LORAS)]
+    files = [[str(loras.file(lora)), amount] for lora, amount in chosen if lora]
+    if len({path for path, _ in files}) < len(files):
+        raise ValueError("The same LoRA is chosen twice; choose another, or set one of them to none.")
+    if strength is not None and files:
+        files[0][1] = strength
+    width, height = values["width"], values["height"]
+    if bool(width) != bool(height):
+        raise ValueError("Give both width and height, or neither for the model's own size.")
+    return {
+        "base": values["base"],
+        "loras": files,
+        "prompt": values["prompt"].strip(),
+        "negative": values["negative"].strip(),
+        "seed": int(values["seed"] or 0),
+        "steps": int(values["steps"]),
+        "guidance": values["guidance"],
+        "sampler": values["sampler"],
+        "size": [int(width), int(height)] if width else None,
+        "device": "cpu" if values["on_cpu"] else "auto",
+    }
+
+
+def kept(wanted: dict[str, Any]) -> Path:
+    """Where the picture of a job is, or will be: the same job is drawn once."""
+    stamps = [Path(path).stat().st_mtime_ns for path, _ in wanted["loras"]]
+    key = hashlib.sha1(json.dumps([wanted, stamps]).encode()).hexdigest()[:20]
+    return places.pictures() / f"{key}.png"
+
+
+def draw(wanted: dict[str, Any]) -> Iterator[tuple[int, int] | Path]:
+    """Progress (done, total), and last the picture. Raises ValueError with the sentence of what went wrong."""
+    target = kept(wanted)
+    if not target.exists():
+        for message in client.generate(**wanted, out=str(target.parent)):
+            match message["kind"]:
+                case "progress":
+                    yield message["done"], message["total"]
+                case "picture":
+                    Path(message["path"]).replace(target)
+                case "failed":
+                    raise ValueError(message["text"])
+                case "cancelled":
+                    raise ValueError("Cancelled.")
+    yield target
+
+
+def draw_all(page: Page, jobs: list[dict[str, Any]]) -> Iterator[Updates | list[Path]]:
+    """Updates while the pictures of `jobs` are made one after another, and last the pictures."""
+    pictures: list[Path] = []
+    for number, wanted in enumerate(jobs):
+        counted = f"Picture {number + 1} of {len(jobs)}" if len(jobs) > 1 else "Drawing"
+        yield {page.progress: draw_progress(counted, 0, 1), page.cancel: gr.update(visible=True)}
+        for news in draw(wanted):
+            if isinstance(news, Path):
+                pictures.append(news)
+            else:
+                yield {page.progress: draw_progress(counted, *news)}
+    yield pictures
+
+
+def draw_progress(text: str, done: int, total: int) -> Node:
+    return node("div", node("span", f"{text} …", cls="quiet"), view.bar(done / total, text))
+
+
+def finished(page: Page, text: str = "") -> Updates:
+    return {
+        page.progress: node("p", text, cls="obstacle") if text else None,
+        page.cancel: gr.update(visible=False),
+    }
+
+
+def run_jobs(
+    page: Page, values: dict[str, Any], strengths: list[float | None], show: Any
+) -> Iterator[Updates]:
+    """Make a picture for each strength of the first LoRA and `show` them; what goes wrong is a sentence in the page."""
+    try:
+        if not values["prompt"].strip():
+            raise ValueError("Write what the picture should show.")
+        for news in draw_all(page, [job(values, strength) for strength in strengths]):
+            yield show(news) | finished(page) if isinstance(news, list) else news
+    except ValueError as error:
+        yield finished(page, str(error))
+
+
+def generate(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
+    """One picture."""
+    return run_jobs(page, values, [None], lambda pictures: only(page, page.picture, str(pictures[0])))
+
+
+def compare(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
+    """Without and with the LoRA, from the same noise."""
+
+    def show(pictures: list[Path]) -> Updates:
+        return only(page, page.slider, tuple(map(str, pictures)))
+
+    return run_jobs(page, values, [0.0, None], show)
+
+
+def grid(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
+    """The same picture at several strengths."""
+
+    def show(pictures: list[Path]) -> Updates:
+        captions = [f"strength {strength:g}" for strength in GRID]
+        return only(page, page.table, list(zip(map(str, pictures), captions, strict=True)))
+
+    return run_jobs(page, values, list(GRID), show)
+
+
+def only(page: Page, part: gr.components.Component, value: Any) -> Updates:
+    """Show one kind of result and hide the others."""
+    hidden = {other: gr.update(visible=False) for other in (page.picture, page.slider, page.table)}
+    return hidden | {part: gr.update(value=value, visible=True)}
+
+
+# -- choices ---------------------------------------------------------------------------------------------------------
+
+
+def offered(page: Page, chosen: str | None = None) -> Updates:
+    """The menus of LoRAs and base models, and what goes with the chosen one."""
+    menu = loras.menu()
+    first = chosen or (menu[0][1] if menu else None)
+    updates: Updates = {part: gr.update(choices=[("none", ""), *menu]) for part in page.loras[1:]}
+    updates[page.loras[0]] = gr.update(choices=[("none", ""), *menu], value=first or "")
+    updates[page.base] = gr.update(choices=models.menu())
+    return updates | picked(page, first)
+
+
+def picked(page: Page, lora: str | None) -> Updates:
+    """What goes with a LoRA: its base model, its preview's prompt and settings, its files to download."""
+    off = gr.update(interactive=False)
+    if not lora:
+        return {page.about: None, page.download: off, page.download_plain: off}
+    try:
+        path = loras.file(lora)
+        known = inspect(path)
+    except ValueError as error:
+        return {
+            page.about: node("p", str(error), cls="obstacle"),
+            page.download: off,
+            page.download_plain: off,
+        }
+    updates: Updates = {
+        page.about: draw_about(known),
+        page.download: gr.update(value=str(loras.offered(path)), interactive=True),
+        page.download_plain: gr.update(value=str(loras.without_details(path)), interactive=True),
+    }
+    found = loras.run_of(lora)
+    return updates | (from_run(page, story.read(found)) if found else {})
+
+
+def draw_about(known: Inspection) -> Node:
+    ranks = ", ".join(map(str, known.ranks))
+    facts = [f"rank {ranks}" if ranks else "", f"{known.size / 2**20:.1f} MB"]
+    word = [node("span", "Trigger word "), node("b", known.trigger), " · "] if known.trigger else []
+    return node("p", *word, node("span", " · ".join(filter(None, facts)), cls="quiet"))
+
+
+def from_run(page: Page, told: story.Story) -> Updates:
+    settings = told.settings()
+    preview: PreviewSettings = settings.preview
+    prompt = next((picture.prompt for _, picture in sorted(told.pictures.items())), settings.data.trigger)
+    return {
+        page.base: settings.model.base,
+        page.prompt: prompt,
+        page.negative: preview.negative,
+        page.seed: preview.seed,
+        page.steps: preview.steps,
+        page.guidance: preview.guidance,
+        page.sampler: preview.sampler,
+    }
+
+
+def draw_notice() -> Node | None:
+    """That a training holds the machine, and what that means here."""
+    busy = story.active()
+    if busy is None:
+        return None
+    if hardware.best().kind == "cuda":
+        text = f"{busy.name} is training on the graphics card. Pictures can be made on the processor meanwhile, slowly."
+    else:
+        text = f"{busy.name} is training. Pictures can be made meanwhile; both get slower."
+    return node("p", text, cls="note")
+
+
+def on_card() -> bool:
+    """Whether a training holds the graphics card now."""
+    return hardware.best().kind == "cuda" and story.active() is not None
+
+
+def bring(path: str) -> str:
+    """Take an uploaded LoRA in; its path."""
+    if Path(path).suffix.lower() != ".safetensors":
+        raise ValueError("Only .safetensors files are safe to open.")
+    return str(loras.bring(Path(path)))
+
+
+# -- layout ----------------------------------------------------------------------------------------------------------
+
+
+def build(*, remote: bool = False) -> Page:
+    """`remote`: the page is open to other computers, so it takes no paths of this one."""
+    defaults = cfg.PreviewSettings()
+    notice = view.component("try-notice")
+    on_cpu = gr.Checkbox(False, label="Use the processor", visible=False, elem_id="on-cpu")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320, elem_classes="card"):
+            rows, menus, strengths = zip(
+                *(lora_row(number, remote) for number in range(MOST_LORAS)), strict=True
+            )
+            about = view.component("about-lora")
+            with gr.Row():
+                more = gr.Button("Add another LoRA", size="sm", elem_id="more-loras")
+                upload = gr.UploadButton(
+                    "Open a .safetensors", size="sm", file_types=[".safetensors"], elem_id="open-lora"
+                )
+            prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt")
+            with gr.Row():
+                generate_button = gr.Button("Generate", variant="primary", elem_id="generate")
+                compare_button = gr.Button("Compare", elem_id="compare")
+                grid_button = gr.Button("Strength grid", elem_id="grid")
+            with gr.Accordion("More", open=False, elem_id="try-more"):
+                base = gr.Dropdown(
+                    [("Starter · small, built in", "starter")],
+                    value="starter",
+                    label="Base model",
+                    allow_custom_value=not remote,
+                    elem_id="try-base",
+                )
+                negative = gr.Textbox(
+                    label="Negative prompt", elem_id="negative", info="What the picture should not show."
+                )
+                with gr.Row():
+                    seed = gr.Number(
+                        defaults.seed, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=100
+                    )
+                    sampler = gr.Dropdown(
+                        SAMPLERS, value=defaults.sampler, label="Sampler", elem_id="sampler", min_width=140
+                    )
+                steps = gr.Slider(1, 100, defaults.steps, step=1, label="Steps", elem_id="steps")
+                guidance = gr.Slider(1, 20, defaults.guidance, step=0.5, label="Guidance", elem_id="guidance")
+                with gr.Row():
+                    width = gr.Number(
+                        None,
+                        label="Width",
+                        precision=0,
+                        step=64,
+                        placeholder="model's own",
+                        elem_id="width",
+                        min_width=100,
+                    )
+                    height = gr.Number(
+                        None,
+                        label="Height",
+                        precision=0,
+                        step=64,
+                        placeholder="model's own",
+                        elem_id="height",
+                        min_width=100,
+                    )
+        with gr.Column(scale=3, min_width=320, elem_classes="card"):
+            progress = view.component("drawing")
+            cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel")
+            picture = gr.Image(
+                show_label=False,
+                interactive=False,
+                height=520,
+                elem_id="picture",
+                buttons=["download", "fullscreen"],
+            )
+            slider = gr.ImageSlider(
+                label="Without | with",
+                interactive=False,
+                visible=False,
+                max_height=520,
+                elem_id="compare-slider",
+                type="filepath",
+            )
+            table = gr.Gallery(
+                show_label=False,
+                columns=3,
+                visible=False,
+                interactive=False,
+                elem_id="strength-grid",
+                object_fit="contain",
+            )
+            with gr.Row():
+                download = gr.DownloadButton(
+                    "Download .safetensors", interactive=False, elem_id="download-lora"
+                )
+                plain = gr.DownloadButton(
+                    "Without training details", interactive=False, elem_id="download-plain"
+                )
+            gr.Markdown(
+                "The file loads in ComfyUI, AUTOMATIC1111, Forge and diffusers. “Without training details” leaves out captions and folder names.",
+                elem_classes="quiet",
+            )
+    return Page(
+        notice=notice, on_cpu=on_cpu, loras=menus, strengths=strengths, rows=rows, more=more, upload=upload, base=base,
+        about=about, prompt=prompt, negative=negative, seed=seed, steps=steps, guidance=guidance, sampler=sampler,
+        width=width, height=height, generate=generate_button, compare=compare_button, grid=grid_button, cancel=cancel,
+        progress=progress, picture=picture, slider=slider, table=table, download=download, download_plain=plain,
+    )  # fmt: skip
+
+
+def lora_row(number: int, remote: bool) -> tuple[gr.Row, gr.Dropdown, gr.Slider]:
+    with gr.Row(visible=number == 0) as row:
+        suffix = f" {number + 1}" if number else ""
+        menu = gr.Dropdown(
+            [("none", "")],
+            value="",
+            label=f"LoRA{suffix}",
+            allow_custom_value=not remote,
+            elem_id=f"lora-{number}",
+            info="From your runs, or paste a path." if not number else None,
+            scale=1,
+            min_width=220,
+        )
+        strength = gr.Slider(
+            -1,
+            2,
+            1.0 if not number else 0.5,
+            step=0.05,
+            label=f"Strength{suffix}",
+            elem_id=f"strength-{number}",
+            scale=1,
+            min_width=220,
+            info="0 is the model without it." if not number else None,
+        )
+    return row, menu, strength
+
+
+# -- wiring ----------------------------------------------------------------------------------------------------------
+
+
+def wire(page: Page) -> None:
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    drawing = {
+        **quiet,
+        "inputs_kwargs": page.inputs(),
+        "outputs": page.results(),
+        "concurrency_id": "drawing",
+    }
+
+    page.generate.click(lambda **values: (yield from generate(page, values)), **drawing)
+    page.prompt.submit(lambda **values: (yield from generate(page, values)), **drawing)
+    gr.on(
+        [strength.release for strength in page.strengths],
+        lambda **values: (yield from generate(page, values)),
+        trigger_mode="always_last",
+        **drawing,
+    )
+    page.compare.click(lambda **values: (yield from compare(page, values)), **drawing)
+    page.grid.click(lambda **values: (yield from grid(page, values)), **drawing)
+    page.cancel.click(client.cancel, queue=False, **quiet)
+
+    from_lora = [page.about, page.download, page.download_plain, page.base, page.prompt, page.negative]
+    from_lora += [page.seed, page.steps, page.guidance, page.sampler]
+    page.loras[0].input(lambda lora: picked(page, lora), page.loras[0], from_lora, **quiet)
+    page.upload.upload(
+        lambda path: offered(page, bring(path)), page.upload, [*page.loras, *from_lora], **quiet
+    )
+    shown = gr.State(1)
+    page.more.click(show_another, shown, [shown, *page.rows, page.more], queue=False, **quiet)
+
+
+def show_another(shown: int) -> list[Any]:
+    """One more row for a LoRA, up to MOST_LORAS."""
+    shown = min(shown + 1, MOST_LORAS)
+    rows = [gr.update(visible=number < shown) for number in range(MOST_LORAS)]
+    return [shown, *rows, gr.update(visible=shown < MOST_LORAS)]

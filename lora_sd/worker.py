@@ -1,0 +1,254 @@
+"""The process that makes pictures for the page: `python -m lora_sd.worker` reads JSON lines and answers with JSON lines.
+
+in    {"id", "do": "generate", "base", "loras": [[path, strength], …], "prompt", "negative", "seed", "steps", "guidance",
+       "sampler", "size": [w, h] or null, "device": "auto" or "cpu", "out": folder}      {"do": "cancel", "id"}      {"do": "free"}
+out   {"id", "kind": "progress", "done", "total"}   {"id", "kind": "picture", "path"}   {"id", "kind": "done", "loads"}
+      {"id", "kind": "failed", "text", "details"}   {"id", "kind": "cancelled"}
+
+The model and the LoRAs on it stay loaded between pictures, so that another strength costs no loading. `Client` is the
+other end; it has no torch.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from .run import home
+
+Message = dict[str, Any]
+LAST = ("done", "failed", "cancelled")  # the kinds that end a job
+
+
+class Client:
+    """The worker as its user sees it: started when first needed, and again after it ended. One picture at a time."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+        self.turn = threading.Lock()
+        self.number = 0
+
+    def generate(self, **job: Any) -> Iterator[Message]:
+        """Events of one picture, the last of kind done, failed or cancelled. Leaving early cancels it."""
+        with self.turn:
+            process = self._running()
+            self.number += 1
+            number, ended = self.number, False
+            try:
+                self._tell({"id": number, "do": "generate", **job})
+                for message in _messages(process.stdout):
+                    if message.get("id") == number:
+                        ended = message["kind"] in LAST
+                        yield message
+                        if ended:
+                            return
+                ended = True
+                yield {"id": number, "kind": "failed", "text": _last_words(process)}
+            finally:
+                if not ended:
+                    self.cancel()
+
+    def cancel(self) -> None:
+        """Give up the picture that is being made."""
+        if self.alive:
+            self._tell({"do": "cancel", "id": self.number})
+
+    def free(self) -> None:
+        """Give all memory back, the card's too, by ending the process; the next picture starts it again."""
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def _running(self) -> subprocess.Popen[str]:
+        if not self.alive:
+            home().mkdir(parents=True, exist_ok=True)
+            with open(home() / "worker.log", "w", encoding="utf-8") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "lora_sd.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    encoding="utf-8",
+                    bufsize=1,
+                    env={**os.environ, "PYTHONUTF8": "1"},
+                )
+        return self.process
+
+    def _tell(self, message: Message) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has just ended: reading its answer tells
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+
+
+def _messages(lines: IO[str]) -> Iterator[Message]:
+    """The JSON objects among the lines."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict):
+                yield message
+
+
+def _last_words(process: subprocess.Popen[str]) -> str:
+    code = process.wait()
+    if code < 0:
+        return "The picture was given up: its program was ended to free memory, or by the system. Try again."
+    return (
+        f"The program that makes pictures ended unexpectedly (code {code}); worker.log tells more. Try again."
+    )
+
+
+class Cancelled(Exception):
+    pass
+
+
+class Studio:
+    """What stays loaded between pictures: one base model, and the LoRAs that the last picture had on it."""
+
+    def __init__(self) -> None:
+        self.key: tuple[str, str] | None = None  # base, device
+        self.models: Any = None
+        self.attached: dict[tuple[str, int], str] = {}  # (file, its time) -> adapter name
+        self.loads = 0
+
+    def picture(self, job: Message, on_step: Callable[[int, int], None]) -> Path:
+        """Make the picture of a job and give its file."""
+        from . import sample
+
+        self._load(job["base"], job.get("device", "auto"))
+        self._put_on(dict(job["loras"]))
+        [picture] = sample.generate(
+            self.models,
+            job["prompt"],
+            negative=job["negative"],
+            seeds=[job["seed"]],
+            steps=job["steps"],
+            guidance=job["guidance"],
+            sampler=job["sampler"],
+            size=tuple(job["size"]) if job["size"] else None,
+            on_step=on_step,
+        )
+        path = Path(job["out"]) / f"{time.time_ns()}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        return path
+
+    def _load(self, base: str, device: str) -> None:
+        if self.key == (base, device):
+            return
+        from .hardware import choose
+        from .models.load import load
+
+        self.free()
+        where, dtype = choose(device, "auto")
+        self.models = load(base, dtype=dtype, device=where)
+        self.key = (base, device)
+        self.loads += 1
+
+    def _put_on(self, loras: dict[str, float]) -> None:
+        """Have exactly these LoRAs on the model: those that are on it stay, and only their strength changes."""
+        from . import sample
+        from .lora import layers
+
+        parts = self.models.parts()
+        wanted = {(path, os.stat(path).st_mtime_ns): strength for path, strength in loras.items()}
+        for key in self.attached.keys() - wanted.keys():
+            layers.detach(parts, self.attached.pop(key))
+        for key, strength in wanted.items():
+            if key in self.attached:
+                layers.set_strength(parts, self.attached[key], strength)
+            else:
+                self.attached[key] = sample.load_lora(self.models, key[0], strength)
+
+    def free(self) -> None:
+        """Let go of the model and its memory."""
+        if self.models is None:
+            return
+        import gc
+
+        import torch
+
+        self.models, self.key, self.attached = None, None, {}
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Desk:
+    """Takes messages in on one thread, so that a cancel is heard while a picture is made on another."""
+
+    def __init__(self, lines: IO[str], answers: IO[str]) -> None:
+        self.jobs: queue.Queue[Message | None] = queue.Queue()
+        self.cancelled = 0  # every job up to this number is given up
+        self.lines, self.answers = lines, answers
+        self.studio = Studio()
+
+    def listen(self) -> None:
+        for message in _messages(self.lines):
+            if message["do"] == "cancel":
+                self.cancelled = message["id"]
+            else:
+                self.jobs.put(message)
+        self.cancelled = sys.maxsize  # nobody listens any more
+        self.jobs.put(None)
+
+    def work(self) -> None:
+        threading.Thread(target=self.listen, daemon=True).start()
+        while (job := self.jobs.get()) is not None:
+            if job["do"] == "free":
+                self.studio.free()
+            else:
+                self.answer(job["id"], **self.outcome(job))
+
+    def outcome(self, job: Message) -> Message:
+        """Do a job, and say how it ended."""
+        try:
+            path = self.studio.picture(job, lambda done, total: self.progress(job["id"], done, total))
+        except Cancelled:
+            return {"kind": "cancelled"}
+        except Exception as error:
+            return {"kind": "failed", "text": _sentence(error), "details": traceback.format_exc()}
+        self.answer(job["id"], kind="picture", path=str(path))
+        return {"kind": "done", "loads": self.studio.loads}
+
+    def progress(self, number: int, done: int, total: int) -> None:
+        if number <= self.cancelled:
+            raise Cancelled
+        self.answer(number, kind="progress", done=done, total=total)
+
+    def answer(self, number: int, **message: Any) -> None:
+        self.answers.write(json.dumps({"id": number, **message}) + "\n")
+        self.answers.flush()
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
+    if "out of memory" in str(error).lower():
+        return "There is not enough memory for this picture; make it smaller, or close other programs that use the card."
+    return f"Making the picture failed: {str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else prints goes to the log, not between the answers
+    sys.stdin.reconfigure(encoding="utf-8")
+    Desk(sys.stdin, answers).work()
+
+
+if __name__ == "__main__":
+    main()
