@@ -15,6 +15,7 @@ from ..run import home, write_text
 from .header import SUPPORTED, family_of_folder, identify, open_header, read_json
 
 STARTER = Path(__file__).parent.parent / "starter" / "model"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/model
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ def locate(source: str) -> Path:
     path = Path(source).expanduser()
     if path.exists():
         return path
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+    if HUB_NAME.fullmatch(source):
+        ours = our_folder(source)
+        if (ours / "model_index.json").exists():
+            return ours
         snapshot = hub_snapshot(source)
         if snapshot:
             return snapshot
@@ -61,6 +65,11 @@ def locate(source: str) -> Path:
         f"There is no model at {source}; give a .safetensors file, a diffusers folder, "
         "a Hugging Face name like owner/model, or 'starter'."
     )
+
+
+def our_folder(name: str) -> Path:
+    """Where the Hugging Face model `name` is downloaded to."""
+    return home() / "models" / name.replace("/", "--")
 
 
 def look(path: Path, *, source: str = "", where: str = "") -> Found:
@@ -91,14 +100,13 @@ def _look_at_folder(path: Path, source: str, where: str) -> Found:
             f"{path} is not a diffusers model: it has no model_index.json; choose the folder that has one."
         )
     index = read_json(path / "model_index.json")
-    title = "Starter model" if path == STARTER else source if hub_snapshot(source) == path else path.name
     family, problem = family_of_folder(path, index)
     scheduler = path / "scheduler" / "scheduler_config.json"
     prediction = read_json(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else None
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Found(
         source=source,
-        title=title,
+        title=_title_of_folder(path, source),
         family=family,
         kind="folder",
         prediction=prediction,
@@ -107,6 +115,12 @@ def _look_at_folder(path: Path, source: str, where: str) -> Found:
         path=path,
         problem=problem,
     )
+
+
+def _title_of_folder(path: Path, source: str) -> str:
+    if path == STARTER:
+        return "Starter model"
+    return source if HUB_NAME.fullmatch(source) else path.name.replace("--", "/", 1)
 
 
 # Where models lie

@@ -170,12 +170,10 @@ def family_of_folder(path: Path, index: Mapping[str, Any]) -> tuple[str | None, 
     SD 2.x differs from 1.x in its text encoder, an OpenCLIP: its activation is gelu where CLIP-L has quick_gelu,
     which holds whatever the widths are.
     """
-    kind = str(index.get("_class_name"))
-    encoders = [name for name in ("text_encoder", "text_encoder_2") if (index.get(name) or [None])[0]]
-    if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img)?Pipeline", kind):
-        return None, f"is made for {kind}; only {SUPPORTED}"
-    if kind.startswith("StableDiffusionXL") != (len(encoders) == 2):
-        return None, f"is a {kind} with {len(encoders)} text encoder(s); only {SUPPORTED}"
+    problem = pipeline_problem(index)
+    if problem:
+        return None, problem
+    encoders = _encoders(index)
     for part in ("unet", "vae", *encoders):
         check_weights(path / part)
     if len(encoders) == 2:
@@ -185,6 +183,20 @@ def family_of_folder(path: Path, index: Mapping[str, Any]) -> tuple[str | None, 
             "sd2" if read_json(path / "text_encoder" / "config.json").get("hidden_act") == "gelu" else "sd15"
         )
     return family, _problem_of_channels(read_json(path / "unet" / "config.json").get("in_channels", 4))
+
+
+def pipeline_problem(index: Mapping[str, Any]) -> str:
+    """Why the pipeline of a model_index.json can't be taught; "" if it can."""
+    kind, encoders = str(index.get("_class_name")), _encoders(index)
+    if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img)?Pipeline", kind):
+        return f"is made for {kind}; only {SUPPORTED}"
+    if kind.startswith("StableDiffusionXL") != (len(encoders) == 2):
+        return f"is a {kind} with {len(encoders)} text encoder(s); only {SUPPORTED}"
+    return ""
+
+
+def _encoders(index: Mapping[str, Any]) -> list[str]:
+    return [name for name in ("text_encoder", "text_encoder_2") if (index.get(name) or [None])[0]]
 
 
 def check_weights(folder: Path) -> None:

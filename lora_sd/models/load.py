@@ -106,13 +106,13 @@ def _from_folder(found: find.Found, dtype: torch.dtype) -> tuple[Family, Compone
 
 
 def _component(kind: type, path: Path, name: str, dtype: torch.dtype) -> nn.Module:
-    plain = [file for file in (path / name).glob("*.safetensors") if ".fp16." not in file.name]
-    halves = any((path / name).glob("*.fp16.safetensors"))
+    weights = [*(path / name).glob("*.safetensors")] or [*(path / name).glob("*.bin")]
+    only_halves = all(".fp16" in file.name for file in weights)
     model, report = kind.from_pretrained(
         path,
         subfolder=name,
         dtype=dtype,
-        variant="fp16" if halves and not plain else None,
+        variant="fp16" if only_halves else None,
         local_files_only=True,
         output_loading_info=True,
     )
