@@ -11,6 +11,7 @@ Names are imported when they are used: `import lora_sd` does not import torch.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from .sample import generate as generate
     from .sample import load_lora as load_lora
     from .training.train import train as train
+
+# Threads that wait must not spin: beside a browser on two cores a training step took three to five times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "TrainConfig": ("config", "TrainConfig"),

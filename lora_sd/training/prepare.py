@@ -33,8 +33,8 @@ class Dataset:
     def batches_per_epoch(self, batch_size: int) -> int:
         return batches.batches_per_epoch(self._buckets, self._repeats, batch_size)
 
-    def batches(self, seed: int, batch_size: int, start: int = 0) -> Iterator[batches.Batch]:
-        """Endless batches in the order of (seed, epoch), from batch number `start` on."""
+    def endless(self, seed: int, batch_size: int, start: int = 0) -> Iterator[batches.Batch]:
+        """Batches without end in the order of (seed, epoch), from batch number `start` on."""
         for _, indices in batches.batches(seed, self._buckets, self._repeats, batch_size, start=start):
             yield self.batch(indices)
 
@@ -49,7 +49,7 @@ def prepare(
     examples: list[Example],
     models: Models,
     resolution: int,
-    cache: Path,
+    folder: Path,
     *,
     on_progress: OnProgress | None = None,
 ) -> Dataset:

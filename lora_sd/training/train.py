@@ -91,8 +91,8 @@ class _Training:
             prediction=config.model.prediction,
             clip_skip=config.model.clip_skip,
         )
-        self.data = self.prepare(train_on, "Preparing picture")
-        self.held_out = self.prepare(held_out, "Preparing held-out picture") if held_out else None
+        self.data = self.encoded(train_on, "Preparing picture")
+        self.held_out = self.encoded(held_out, "Preparing held-out picture") if held_out else None
         self.inject()
         self.condition = self.text()
         return self.loop()
@@ -121,7 +121,7 @@ class _Training:
             self.tell(Note(note))
         return found.examples
 
-    def prepare(self, examples: list[Example], words: str) -> prepare.Dataset:
+    def encoded(self, examples: list[Example], words: str) -> prepare.Dataset:
         resolution = self.config.data.resolution or self.models.resolution
         folder = run.home() / "cache"
         return prepare.prepare(
@@ -156,9 +156,9 @@ class _Training:
         if any(part != "unet" for part in self.modules):
             return lambda captions: self.encode(captions)
         captions = self.data.captions() + (self.held_out.captions() if self.held_out else [])
-        cache = TextCache(run.home() / "cache" / "text", text.identity(self.models), self.encode)
+        progress = self.progress("caching", "Reading caption")
         return prepare.cached_text(
-            self.models, captions, folder, on_progress=self.progress("caching", "Reading caption")
+            self.models, captions, run.home() / "cache", self.encode, on_progress=progress
         )
 
     def encode(self, captions: list[str]):
@@ -189,7 +189,7 @@ class _Training:
         for step in loop.steps(
             self.models,
             self.optimizer,
-            self.data.batches(self.config.seed, settings.batch_size, start=done * settings.accumulation),
+            self.data.endless(self.config.seed, settings.batch_size, start=done * settings.accumulation),
             self.condition,
             first=done + 1,
             last=total,

@@ -1,0 +1,68 @@
+import diffusers
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lora_sd.models.family import Conditioning
+from lora_sd.training import diffusion
+from lora_sd.training.loss import HELD_OUT_T, Inputs, denoising_loss, held_out_loss
+
+FAMILIES = ["sd15", "sd2-v", "sdxl"]
+
+
+def inputs_for(models, count=2):
+    rng = torch.Generator().manual_seed(1)
+    width = models.unet.config.cross_attention_dim
+    width_pooled = models.text_encoders[-1].config.projection_dim
+    pooled = torch.randn(count, width_pooled, generator=rng) if models.family.size_conditioning else None
+    return Inputs(
+        latents=torch.randn(count, 4, 16, 16, generator=rng),
+        conditioning=Conditioning(torch.randn(count, 77, width, generator=rng), pooled),
+        sizes=torch.tensor([[128, 128, 0, 0, 128, 128]] * count),
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_loss_is_the_one_of_diffusers_training_scripts(tiny_models, name):
+    """The lines of their training step, written out with their scheduler and the bare U-Net."""
+    models = tiny_models(name)
+    inputs, t, noise = inputs_for(models), torch.tensor([100, 700]), torch.randn(2, 4, 16, 16)
+    scheduler = diffusers.DDPMScheduler.from_config(
+        models.scheduler_config, prediction_type=models.prediction
+    )
+    added = {"text_embeds": inputs.conditioning.pooled, "time_ids": inputs.sizes.float()}
+    prediction = models.unet(
+        scheduler.add_noise(inputs.latents, noise, t),
+        t,
+        inputs.conditioning.tokens,
+        added_cond_kwargs=added if models.family.size_conditioning else None,
+    ).sample
+    wanted = noise if models.prediction == "epsilon" else scheduler.get_velocity(inputs.latents, noise, t)
+    theirs = F.mse_loss(prediction, wanted, reduction="none").mean((1, 2, 3))
+    torch.testing.assert_close(denoising_loss(models, inputs, t, noise), theirs)
+
+
+def test_min_snr_scales_each_example_by_its_own_weight(tiny_models):
+    models = tiny_models("sd15")
+    inputs, t, noise = inputs_for(models), torch.tensor([0, 900]), torch.randn(2, 4, 16, 16)
+    plain = denoising_loss(models, inputs, t, noise)
+    weighed = denoising_loss(models, inputs, t, noise, min_snr=5.0)
+    torch.testing.assert_close(weighed / plain, diffusion.min_snr_weight(models.alpha_bar[t], 5.0, "epsilon"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_held_out_loss_is_the_mean_over_fixed_timesteps(tiny_models, name):
+    models = tiny_models(name)
+    one = inputs_for(models, count=1)
+    noise = torch.randn(5, 4, 16, 16, generator=diffusion.generator(3, 0))
+    each = [
+        denoising_loss(models, one, torch.tensor([t]), noise[i : i + 1]).item()
+        for i, t in enumerate(HELD_OUT_T)
+    ]
+    assert held_out_loss(models, [one], seed=3) == pytest.approx(sum(each) / 5, rel=1e-4)
+
+
+def test_the_held_out_loss_is_the_same_twice(tiny_models):
+    models = tiny_models("sd15")
+    one = inputs_for(models, count=1)
+    assert held_out_loss(models, [one], seed=3) == held_out_loss(models, [one], seed=3)

@@ -1,0 +1,209 @@
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from lora_sd import config as cfg
+from lora_sd import events, run
+from lora_sd.training.train import Stopped, train
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three pictures of two shapes, with captions."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, size in enumerate([(128, 128), (160, 96), (128, 128)]):
+        noise = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(index))
+        Image.fromarray(noise.to(torch.uint8).numpy()).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(f"picture {index}")
+    return folder
+
+
+def config_for(base, pictures, **changes):
+    quick = {
+        "model.base": str(base),
+        "data.images": str(pictures),
+        "lora.rank": 2,
+        "optim.steps": 4,
+        "optim.batch_size": 2,
+        "optim.learning_rate": 1e-2,
+        "preview.every": 0,
+        "save.every": 0,
+        "save.dtype": "fp32",
+    }
+    return cfg.changed(cfg.TrainConfig(), {**quick, **changes})
+
+
+def stop_at(step, word="stop"):
+    """An `on_event` that asks for `word` when `step` is done."""
+
+    def listen(event):
+        if isinstance(event, events.Step) and event.step == step:
+            run.command(run.list_runs()[0].folder, word)
+
+    return listen
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd2-v", "sdxl"])
+@pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
+def test_every_family_trains(tiny_folder, pictures, name, text_encoders):
+    path = train(config_for(tiny_folder(name), pictures, **{"lora.text_encoders": text_encoders}))
+    tensors = load_file(path)
+    ups = [tensor for key, tensor in tensors.items() if "lora_up" in key]
+    assert all(up.abs().max() > 0 for up in ups), "every layer has learned something"
+    assert any(key.startswith("lora_te") for key in tensors) == text_encoders
+
+
+@pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_10_steps_are_5_and_5_bit_for_bit(tiny_folder, pictures, schedule, text_encoders):
+    config = config_for(
+        tiny_folder("sd15"),
+        pictures,
+        **{
+            "optim.steps": 10,
+            "optim.schedule": schedule,
+            "optim.accumulation": 2,
+            "lora.text_encoders": text_encoders,
+        },
+    )
+    whole = train(config)
+    train(config, stop_at(5))
+    stopped = run.list_runs()[0].folder
+    assert run.read_state(stopped).status == "stopped" and run.read_state(stopped).step == 5
+    resumed = train(config, folder=stopped)
+    assert body(whole) == body(resumed)
+    steps = [e.step for e in run.read_events(stopped)[0] if isinstance(e, events.Step)]
+    assert steps == list(range(11))
+
+
+def body(path):
+    """The tensors' bytes of a file: the header tells the time."""
+    data = path.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def test_previews_and_saves_change_nothing(tiny_folder, pictures):
+    quiet = train(config_for(tiny_folder("sd15"), pictures))
+    busy = train(
+        config_for(
+            tiny_folder("sd15"),
+            pictures,
+            **{"preview.every": 1, "preview.steps": 1, "save.every": 1, "preview.sampler": "euler_a"},
+        )
+    )
+    assert body(quiet) == body(busy)
+
+
+def test_accumulation_is_a_larger_batch(tiny_folder, tmp_path, pictures):
+    """Two batches of one, collected, are one batch of two: same pictures, same noise, same mean."""
+    for file in ("1.png", "1.txt"):
+        (pictures / file).unlink()
+    together = load_file(train(config_for(tiny_folder("sd15"), pictures, **{"optim.steps": 1})))
+    apart = load_file(
+        train(
+            config_for(
+                tiny_folder("sd15"),
+                pictures,
+                **{"optim.steps": 1, "optim.batch_size": 1, "optim.accumulation": 2},
+            )
+        )
+    )
+    # AdamW's first step is ±learning rate wherever the gradient is not 0, so compare what two pictures' means share
+    agree = [torch.isclose(together[key], apart[key], atol=1e-4).float().mean() for key in together]
+    assert min(agree) > 0.9
+
+
+def test_a_pause_is_a_stop_that_says_so(tiny_folder, pictures):
+    train(config_for(tiny_folder("sd15"), pictures), stop_at(2, "pause"))
+    assert run.read_state(run.list_runs()[0].folder).status == "paused"
+
+
+def test_a_preview_and_a_file_come_when_asked_for(tiny_folder, pictures):
+    config = config_for(tiny_folder("sd15"), pictures, **{"preview.steps": 1})
+
+    def ask(event):
+        stop_at(2, "preview")(event)
+        stop_at(2, "save")(event)
+
+    train(config, ask)
+    told = run.read_events(run.list_runs()[0].folder)[0]
+    assert {e.step for e in told if isinstance(e, events.Preview)} == {2}
+    assert [e.step for e in told if isinstance(e, events.Saved)] == [2, 4]
+
+
+def test_a_stop_while_pictures_are_prepared_leaves_a_run_to_resume(tiny_folder, pictures):
+    config = config_for(tiny_folder("sd15"), pictures)
+    folder = run.create(config)
+    run.command(folder, "stop")
+    with pytest.raises(Stopped):
+        train(config, folder=folder)
+    assert run.read_state(folder).status == "stopped"
+    assert train(config, folder=folder).exists()
+
+
+def test_the_held_out_loss_is_told_from_step_0(tiny_folder, pictures):
+    held_out = pictures.parent / "held_out"
+    shutil.copytree(pictures, held_out)
+    train(
+        config_for(tiny_folder("sd15"), pictures, **{"validate.images": str(held_out), "validate.every": 2})
+    )
+    told = [e for e in run.read_events(run.list_runs()[0].folder)[0] if isinstance(e, events.Step)]
+    assert [e.step for e in told if e.held_out is not None] == [0, 2, 4]
+    assert told[0].loss is None and all(e.loss > 0 for e in told[1:])
+
+
+def test_a_share_of_the_pictures_can_be_held_out(tiny_folder, pictures):
+    train(config_for(tiny_folder("sd15"), pictures, **{"validate.split": 0.34}))
+    assert run.read_events(run.list_runs()[0].folder)[0][0].held_out > 0
+
+
+def test_two_runs_in_one_process_do_not_influence_each_other(tiny_folder, pictures):
+    first = train(config_for(tiny_folder("sd15"), pictures))
+    train(config_for(tiny_folder("sd15"), pictures, **{"lora.targets": "full", "seed": 1}))
+    assert body(first) == body(train(config_for(tiny_folder("sd15"), pictures)))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_writes_no_file(tiny_folder, pictures, monkeypatch):
+    from lora_sd.training import loop
+
+    monkeypatch.setattr(loop, "denoising_loss", lambda models, inputs, t, *rest, **options: t * float("nan"))
+    with pytest.raises(ArithmeticError, match="step 1"):
+        train(config_for(tiny_folder("sd15"), pictures))
+    folder = run.list_runs()[0].folder
+    assert run.read_state(folder).status == "failed" and run.checkpoints(folder) == []
+
+
+@pytest.mark.parametrize(
+    "values", [{"data.images": ""}, {"model.base": "/nowhere/model.safetensors"}, {"data.images": "/nowhere"}]
+)
+def test_bad_input_fails_the_run_with_a_sentence(tiny_folder, pictures, values):
+    with pytest.raises(ValueError) as caught:
+        train(config_for(tiny_folder("sd15"), pictures, **values))
+    folder = run.list_runs()[0].folder
+    assert run.read_state(folder).error == str(caught.value)
+    assert json.loads((folder / "events.jsonl").read_text().splitlines()[-1])["kind"] == "failed"
+
+
+def test_a_full_disk_while_saving_fails_with_a_sentence_and_keeps_the_last_state(
+    tiny_folder, pictures, monkeypatch
+):
+    import os
+
+    config = config_for(tiny_folder("sd15"), pictures, **{"save.every": 2})
+    real = os.fsync
+
+    def full_at_step_4(descriptor):
+        folder = run.list_runs()[0].folder
+        if run.checkpoints(folder):  # the file of step 2 is there
+            raise OSError(28, "No space left on device")
+        return real(descriptor)
+
+    monkeypatch.setattr("lora_sd.lora.formats.os.fsync", full_at_step_4)
+    with pytest.raises(OSError):
+        train(config)
+    monkeypatch.undo()
