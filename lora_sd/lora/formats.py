@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..models.family import Family, Models
 from .inspection import Header, foreign_kinds, read_header, text_width
 from .layers import Pair, adapters, named_layers
-from .metadata import Training, build, model_hashes
+from .metadata import Training, build, model_hashes, most_usual
 from .names import Layout, spellings, written_keys
 
 
@@ -130,7 +130,7 @@ def save(
             f"{path.name} was not saved: the weights of {name} are not finite numbers; "
             "go back to an earlier checkpoint and train at a lower learning rate."
         )
-    stored = {name: _stored(pair, layout, dtype) for name, pair in pairs.items()}
+    stored = _stored(pairs, layout, dtype)
     if name := _not_finite(stored):
         raise ValueError(
             f"{path.name} was not saved: the weights of {name} are too large for fp16; use bf16 or fp32."
@@ -145,12 +145,24 @@ def save(
         ) from error
 
 
-def _stored(pair: Pair, layout: Layout, dtype: torch.dtype) -> Pair:
-    """The pair as the file will hold it. PEFT has no alpha: alpha / rank goes into `up`."""
-    down, up, alpha = pair.down.detach().float().cpu(), pair.up.detach().float().cpu(), pair.alpha
-    if layout == "peft":
-        up, alpha = up * (alpha / pair.rank), float(pair.rank)
-    return Pair(down.to(dtype).contiguous(), up.to(dtype).contiguous(), _fp32(alpha).item())
+def _stored(pairs: Mapping[str, Pair], layout: Layout, dtype: torch.dtype) -> dict[str, Pair]:
+    """The pairs as the file will hold them.
+
+    kohya files get one alpha: where layers differ, diffusers 0.42 applies the most usual one to all of them.
+    PEFT files have no alpha, which readers take for alpha = rank.
+    """
+    alpha = most_usual(pairs.values())[1]
+    stored = {}
+    for name, pair in pairs.items():
+        pair = _at_alpha(pair, pair.rank if layout == "peft" else alpha)
+        stored[name] = pair._replace(down=pair.down.to(dtype).contiguous(), up=pair.up.to(dtype).contiguous())
+    return stored
+
+
+def _at_alpha(pair: Pair, alpha: float) -> Pair:
+    """The same update with another alpha, rounded to fp32 as in the file: the ratio goes into `up`."""
+    down, up = pair.down.detach().float().cpu(), pair.up.detach().float().cpu()
+    return Pair(down, up * (pair.alpha / alpha), _fp32(alpha).item())
 
 
 def _tensors(stored: Mapping[str, Pair], family: Family, layout: Layout) -> dict[str, Tensor]:

@@ -169,9 +169,9 @@ def _network(pairs: "Mapping[str, Pair]") -> dict[str, Any]:
     args: dict[str, Any] = {"dropout": None}
     convolutions = [pair for pair in pairs.values() if pair.down.shape[2:] not in ((), (1, 1))]
     if convolutions:
-        rank, alpha = _most_usual(convolutions)
+        rank, alpha = most_usual(convolutions)
         args |= {"conv_dim": str(rank), "conv_alpha": str(alpha)}
-    rank, alpha = _most_usual(pairs.values())
+    rank, alpha = most_usual(pairs.values())
     return {
         "ss_network_module": "networks.lora",
         "ss_network_dim": rank,
@@ -180,7 +180,8 @@ def _network(pairs: "Mapping[str, Pair]") -> dict[str, Any]:
     }
 
 
-def _most_usual(pairs: "Iterable[Pair]") -> tuple[int, float]:
+def most_usual(pairs: "Iterable[Pair]") -> tuple[int, float]:
+    """(rank, alpha) of most layers."""
     return Counter((pair.rank, pair.alpha) for pair in pairs).most_common(1)[0][0]
 
 
