@@ -105,7 +105,7 @@ class Inspection:
 
     path: Path
     size: int  # bytes
-    layout: str  # kohya, peft, diffusers or unknown
+    layout: str  # kohya, peft, diffusers or other
     kinds: list[str]  # of adapter; more than ["LoRA"] can't be loaded here
     family: str | None  # sd15, sd2, sdxl
     base: str  # name of the model that it was trained on, "" if it does not say
@@ -122,7 +122,9 @@ class Inspection:
             "made for": TITLES.get(self.family or "", "unknown")
             + (f", trained on {self.base}" if self.base else ""),
             "trigger": self.trigger,
-            "kind": f"{' + '.join(self.kinds)}, {self.layout} layout, {self.size / 1e6:.1f} MB",
+            "kind": " + ".join(self.kinds)
+            + ("" if self.kinds == ["LoRA"] else ", which can't be loaded here"),
+            "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB",
             "layers": ", ".join(f"{count} in {part}" for part, count in self.modules.items()),
             "rank": _table(self.ranks),
             "alpha / rank": _table(self.strengths),
@@ -169,7 +171,7 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def _modules(header: Header) -> tuple[str, list[Module]]:
-    layout, modules = "unknown", []
+    layout, modules = "other", []
     for key, shape in header.shapes.items():
         suffix = next((suffix for suffix in LAYOUTS if key.endswith(suffix)), None)
         if suffix:
