@@ -46,11 +46,12 @@ class Plan:
     variants: int
     batch: int
     rounds: tuple[tuple[int, float], ...]  # steps and peak learning rate; each starts its schedule anew
+    samples: int
     sampling_steps: int
 
 
-SHIPPED = Plan(None, 3, 192, 2724, 8, 1024, ((2959, 6e-4), (2222, 4e-4)), 30)
-SMOKE = Plan(6, 1, 2, 2, 2, 2, ((2, 6e-4),), 2)
+SHIPPED = Plan(None, 3, 192, 2724, 8, 1024, ((2959, 6e-4), (2222, 4e-4)), 16, 30)
+SMOKE = Plan(6, 1, 2, 2, 2, 2, ((2, 6e-4),), 2, 2)
 
 
 # Stage 1: the VAE
@@ -155,7 +156,7 @@ def build_unet(folder: Path, out: Path, plan: Plan, device: torch.device) -> Non
         average = Average(parameters)
         fit(parameters, feed, loss, steps=steps, peak=peak, weight_decay=1e-2, after=average)
         average.apply()
-    save_model(vae, text_encoder.eval(), tokenizer, unet.eval(), out, plan.sampling_steps)
+    save_model(vae, text_encoder.eval(), tokenizer, unet.eval(), out, plan)
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -205,10 +206,7 @@ def diffusion_step(
     index, t, form = (torch.zeros(batch, dtype=torch.long, device=device) for _ in range(3))
     dropped = torch.zeros(batch, dtype=torch.bool, device=device)
     noise, sampled = (torch.zeros(batch, 4, LATENT, LATENT, device=device) for _ in range(2))
-    betas = (
-        torch.linspace(SCHEDULE["beta_start"] ** 0.5, SCHEDULE["beta_end"] ** 0.5, 1000, device=device) ** 2
-    )
-    alpha_bar = (1 - betas).cumprod(0)
+    alpha_bar = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
     snr = alpha_bar / (1 - alpha_bar)
     weight = snr.clamp(max=5) / snr
 
@@ -239,7 +237,7 @@ def save_model(
     tokenizer: CLIPTokenizer,
     unet: UNet2DConditionModel,
     out: Path,
-    sampling_steps: int,
+    plan: Plan,
 ) -> None:
     """Sample pictures to look at, and the whole model in fp16."""
     pipeline = StableDiffusionPipeline(
@@ -255,7 +253,11 @@ def save_model(
     pipeline.set_progress_bar_config(disable=True)
     seeds = torch.Generator(unet.device).manual_seed(0)
     drawn = pipeline(
-        SAMPLES, num_inference_steps=sampling_steps, guidance_scale=4.0, generator=seeds, output_type="pt"
+        SAMPLES[: plan.samples],
+        num_inference_steps=plan.sampling_steps,
+        guidance_scale=4.0,
+        generator=seeds,
+        output_type="pt",
     ).images
     save_grid(drawn, 4, out / "samples.png")
     pipeline.to(dtype=torch.float16).save_pretrained(out / "model")
