@@ -17,12 +17,16 @@ ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing l
 results stay in its folders, and models are downloaded only when you ask for one."""
 OPENED = "() => { window.pageIsOpen = true; }"  # until then the address is what was asked for, and must stay
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
+GREEN = gr.themes.Color(
+    "#f1f7f4", "#dcebe4", "#bad7ca", "#92bfac", "#6aa58c", "#4b8c71",
+    "#3b775e", "#2f6b53", "#285c47", "#214c3b", "#183a2d", name="moss",
+)  # fmt: skip
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def theme() -> gr.themes.Base:
     return gr.themes.Base(
-        primary_hue=gr.themes.colors.emerald,
+        primary_hue=GREEN,
         neutral_hue=gr.themes.colors.stone,
         radius_size=gr.themes.sizes.radius_md,
         font=["system-ui", "sans-serif"],

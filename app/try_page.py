@@ -294,9 +294,9 @@ def build(*, remote: bool = False) -> Page:
                 )
             prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt")
             with gr.Row():
-                generate_button = gr.Button("Generate", variant="primary", elem_id="generate")
-                compare_button = gr.Button("Compare", elem_id="compare")
-                grid_button = gr.Button("Strength grid", elem_id="grid")
+                generate_button = gr.Button("Generate", variant="primary", elem_id="generate", min_width=90)
+                compare_button = gr.Button("Compare", elem_id="compare", min_width=90)
+                grid_button = gr.Button("Strength grid", elem_id="grid", min_width=90)
             with gr.Accordion("More", open=False, elem_id="try-more"):
                 base = gr.Dropdown(
                     [("Starter · small, built in", "starter")],

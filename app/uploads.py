@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from lora_sd import run
-from lora_sd.data.images import check, rgb
 from lora_sd.data.folder import SUFFIXES as PICTURES
 from lora_sd.data.folder import natural
+from lora_sd.data.images import check, rgb
 
 CAPTIONS = {".txt", ".caption", ".json", ".jsonl"}
 MOST_FILES = 5000  # in a zip

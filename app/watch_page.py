@@ -256,6 +256,8 @@ def poll(page: Page, run_id: str | None, seen: dict[str, Any]) -> dict[gr.compon
     folder = run.find(run_id or "")
     runs = story.runs()
     shown: dict[gr.components.Component, Any] = {page.past: draw_past(runs)}
+    if folder is None and runs:  # the page is still opening and will choose one
+        return fresh(seen, shown)
     if folder is None:
         empty = node("p", "Nothing is training. Start something on Make.", cls="quiet")
         return fresh(
@@ -329,7 +331,7 @@ def build() -> Page:
                 buttons=[],
             )
             words = view.component("words")
-    with gr.Accordion("Log", open=False):
+    with gr.Accordion("Log", open=False, elem_classes="fold"):
         log = view.component("log")
     with gr.Column(elem_classes="card"):
         gr.Markdown("### All runs")
