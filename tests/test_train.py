@@ -53,8 +53,10 @@ def stop_at(step, word="stop"):
 def test_every_family_trains(tiny_folder, pictures, name, text_encoders):
     path = train(config_for(tiny_folder(name), pictures, **{"lora.text_encoders": text_encoders}))
     tensors = load_file(path)
-    ups = [tensor for key, tensor in tensors.items() if "lora_up" in key]
-    assert all(up.abs().max() > 0 for up in ups), "every layer has learned something"
+    still_zero = [key for key, tensor in tensors.items() if "lora_up" in key and not tensor.any()]
+    # SDXL looks at the last but one layer of its first encoder, which has three here: the last one cannot learn
+    assert all(key.startswith("lora_te1_text_model_encoder_layers_2") for key in still_zero)
+    assert len(still_zero) == (6 if name == "sdxl" and text_encoders else 0)
     assert any(key.startswith("lora_te") for key in tensors) == text_encoders
 
 

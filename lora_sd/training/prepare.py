@@ -1,5 +1,6 @@
 """From a folder to what the loop draws batches from: pictures found, fitted to buckets, encoded once and kept on disk."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,19 @@ class Dataset:
 
     def batch(self, indices: list[int]) -> batches.Batch:
         return batches.collate([(self.examples[i], self.fits[i]) for i in indices], self.latents)
+
+    def bucket_counts(self) -> dict[buckets.Size, int]:
+        """Pictures of each bucket in an epoch."""
+        counts = Counter()
+        for bucket, times in zip(self._buckets, self._repeats, strict=True):
+            counts[bucket] += times
+        return dict(counts)
+
+    def notes(self) -> list[str]:
+        """What fitting does to pictures that is worth knowing: much enlarged, or much cropped away."""
+        return buckets.notes(
+            (e.path.name, e.size, fit) for e, fit in zip(self.examples, self.fits, strict=True)
+        )
 
     def captions(self) -> list[str]:
         return list(dict.fromkeys(example.caption for example in self.examples))

@@ -7,6 +7,7 @@ import errno
 import os
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from .. import hardware, run, sample
 from ..config import TrainConfig
 from ..data.folder import Example, find_examples
 from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Preview, Saved, Step
-from ..lora import formats, layers, targets
+from ..lora import formats, layers, metadata, targets
 from ..models import text
 from ..models.load import load
 from . import cadence, loop, optim, prepare, state
@@ -27,6 +28,7 @@ DEFAULT_PROMPTS = 3  # how many of the captions become preview prompts where non
 
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Stopped(Exception):
@@ -91,6 +93,9 @@ class _Training:
             prediction=config.model.prediction,
             clip_skip=config.model.clip_skip,
         )
+        self.base_hashes = ThreadPoolExecutor(1).submit(
+            metadata.base_hashes, self.models.path
+        )  # seconds, for a big file
         self.data = self.encoded(train_on, "Preparing picture")
         self.held_out = self.encoded(held_out, "Preparing held-out picture") if held_out else None
         self.inject()
@@ -123,10 +128,13 @@ class _Training:
 
     def encoded(self, examples: list[Example], words: str) -> prepare.Dataset:
         resolution = self.config.data.resolution or self.models.resolution
-        folder = run.home() / "cache"
-        return prepare.prepare(
-            examples, self.models, resolution, folder, on_progress=self.progress("caching", words)
+        progress = self.progress("caching", words)
+        dataset = prepare.prepare(
+            examples, self.models, resolution, run.home() / "cache", on_progress=progress
         )
+        for note in dataset.notes():
+            self.tell(Note(note))
+        return dataset
 
     def inject(self) -> None:
         settings, parts = self.config.lora, self.models.parts()
@@ -180,7 +188,7 @@ class _Training:
         saves, previews, checks = map(
             every, (self.config.save.every, self.config.preview.every, self.config.validate.every)
         )
-        warmup = every(settings.warmup)
+        self.warmup = every(settings.warmup)
         self.say("training", "Training")
         if done == 0:
             self.tell(Step(step=0, total=total, held_out=self.measure()))
@@ -194,7 +202,9 @@ class _Training:
             first=done + 1,
             last=total,
             accumulation=settings.accumulation,
-            learning_rate=lambda n: settings.learning_rate * optim.rate(settings.schedule, n, total, warmup),
+            learning_rate=lambda n: (
+                settings.learning_rate * optim.rate(settings.schedule, n, total, self.warmup)
+            ),
             seed=self.config.seed,
             min_snr=self.config.loss.min_snr,
             max_grad_norm=settings.max_grad_norm,
@@ -284,7 +294,37 @@ class _Training:
         return path
 
     def describe(self, step: int) -> dict[str, str]:
-        return {}
+        """The header of the file: how it was trained, as far as output.metadata lets it tell."""
+        config, models, data = self.config, self.models, self.data
+        told = metadata.Training(
+            base=config.model.base,
+            base_hashes=self.base_hashes.result(),
+            output_name=run.safe_name(config.output.name),
+            trigger=config.data.trigger,
+            resolution=config.data.resolution or models.resolution,
+            clip_skip=models.clip_skip,
+            zero_snr=bool(models.scheduler_config.get("rescale_betas_zero_snr")),
+            seed=config.seed,
+            started_at=self.started - self.seconds,
+            finished_at=time.time(),
+            step=step,
+            steps=config.optim.steps,
+            batches_per_epoch=data.batches_per_epoch(config.optim.batch_size),
+            batch_size=config.optim.batch_size,
+            accumulation=config.optim.accumulation,
+            learning_rate=config.optim.learning_rate,
+            optimizer=f"torch.optim.adamw.AdamW(weight_decay={config.optim.weight_decay})",
+            schedule=config.optim.schedule,
+            warmup_steps=self.warmup,
+            max_grad_norm=config.optim.max_grad_norm,
+            min_snr=config.loss.min_snr,
+            precision=PRECISIONS[models.dtype],
+            examples=[(e.path.parent.name, e.repeats, e.caption) for e in data.examples],
+            held_out=len(self.held_out.examples) if self.held_out else 0,
+            buckets=data.bucket_counts(),
+        )
+        pairs = layers.adapters(models.parts())
+        return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
 
     # -- words -------------------------------------------------------------------------------------------------------
 
