@@ -46,7 +46,7 @@ def load(
 ) -> Models:
     """The base model called `source`, frozen: U-Net and text encoders in `dtype`, the VAE always in fp32.
 
-    `prediction` and `clip_skip` are what the model says of itself unless given.
+    `prediction` is what the model says of itself unless given; `clip_skip` counts text-encoder layers from the end.
     """
     found = find.describe(source)
     with _quiet():
@@ -156,9 +156,8 @@ def _weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Every tensor of a checkpoint, and the header's metadata."""
     if path.suffix not in PICKLES:
         with open_header(path) as contents:
-            return {_with_level(key): tensor for key, tensor in load_file(path).items()}, dict(
-                contents.metadata
-            )
+            metadata = dict(contents.metadata)
+        return {_with_level(key): tensor for key, tensor in load_file(path).items()}, metadata
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
