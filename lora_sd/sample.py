@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from .lora import formats, layers
 from .models import text
 from .models.family import Conditioning, Models
 from .models.load import load
+
+logger = logging.getLogger(__name__)
 
 SAMPLERS: dict[str, tuple[type, dict]] = {
     "ddim": (diffusers.DDIMScheduler, {}),
@@ -89,6 +92,9 @@ def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
     path = Path(path)
     parts = models.parts()
     file = formats.load(path, parts, models.family)
+    if file.unused:
+        shown = ", ".join(file.unused[:3])
+        logger.warning("%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), shown)
     layers.attach(parts, file.pairs, adapter=str(path.resolve()), strength=strength)
     return str(path.resolve())
 

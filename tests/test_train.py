@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -8,6 +10,7 @@ from safetensors.torch import load_file
 
 from lora_sd import config as cfg
 from lora_sd import events, run
+from lora_sd.training import loop
 from lora_sd.training.train import Stopped, train
 
 
@@ -171,9 +174,10 @@ def test_two_runs_in_one_process_do_not_influence_each_other(tiny_folder, pictur
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_writes_no_file(tiny_folder, pictures, monkeypatch):
-    from lora_sd.training import loop
-
-    monkeypatch.setattr(loop, "denoising_loss", lambda models, inputs, t, *rest, **options: t * float("nan"))
+    real = loop.denoising_loss
+    monkeypatch.setattr(
+        loop, "denoising_loss", lambda *args, **options: real(*args, **options) * float("nan")
+    )
     with pytest.raises(ArithmeticError, match="step 1"):
         train(config_for(tiny_folder("sd15"), pictures))
     folder = run.list_runs()[0].folder
@@ -191,21 +195,22 @@ def test_bad_input_fails_the_run_with_a_sentence(tiny_folder, pictures, values):
     assert json.loads((folder / "events.jsonl").read_text().splitlines()[-1])["kind"] == "failed"
 
 
-def test_a_full_disk_while_saving_fails_with_a_sentence_and_keeps_the_last_state(
-    tiny_folder, pictures, monkeypatch
-):
-    import os
-
+def test_a_full_disk_while_saving_gets_a_sentence_and_loses_nothing(tiny_folder, pictures, monkeypatch):
+    """No disk is filled: once the file of step 2 is written, every further write fails as on a full one."""
     config = config_for(tiny_folder("sd15"), pictures, **{"save.every": 2})
+    folder = run.create(config)
+    whole = train(config)
     real = os.fsync
 
-    def full_at_step_4(descriptor):
-        folder = run.list_runs()[0].folder
-        if run.checkpoints(folder):  # the file of step 2 is there
-            raise OSError(28, "No space left on device")
+    def full(descriptor):
+        if run.checkpoints(folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
         return real(descriptor)
 
-    monkeypatch.setattr("lora_sd.lora.formats.os.fsync", full_at_step_4)
+    told = []
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError):
-        train(config)
+        train(config, told.append, folder=folder)
+    assert isinstance(told[-1], events.Failed) and "disk is full" in told[-1].text
     monkeypatch.undo()
+    assert body(train(config, folder=folder)) == body(whole)

@@ -3,6 +3,7 @@
 The order is the program's one line: pictures → latents → adapters → steps → file, with previews and held-out loss on the way.
 """
 
+import contextlib
 import errno
 import os
 import time
@@ -55,10 +56,15 @@ def train(config: TrainConfig, on_event: OnEvent | None = None, *, folder: Path 
         tell(Finished(step=recorder.state.step, path="", stopped=True))
         raise
     except Exception as error:
-        tell(Failed(sentence(error), traceback.format_exc()))
+        failed = Failed(sentence(error), traceback.format_exc())
+        with contextlib.suppress(OSError):  # a full disk may be why: then only the caller can be told
+            recorder(failed)
+        if on_event:
+            on_event(failed)
         raise
     finally:
-        recorder.close()
+        with contextlib.suppress(OSError):
+            recorder.close()
 
 
 def sentence(error: Exception) -> str:
