@@ -1,9 +1,9 @@
 """Starts lora_sd on a machine that has only Python: makes its environment once, then opens the page.
 
-    python launch.py [--port N] [--listen] [--share] [--no-browser]     the page, in your browser
-    python launch.py train | resume | generate | inspect | doctor ...   the command line
-    python launch.py test [options of pytest]                           the tests
-    python launch.py repair                                             the environment made anew
+    python launch.py [--port N] [--no-browser] [--listen ADDRESS] [--share]        the page, in your browser
+    python launch.py train | resume | generate | inspect | download | doctor ...   the command line
+    python launch.py test [options of pytest]                                      the tests
+    python launch.py repair                                                        the environment made anew
 
 The environment is `.venv` beside this file, unless the running Python has all that pyproject.toml asks for. This
 file uses the standard library only, and an old Python can still read it, to say in one sentence that it is too old.
@@ -11,7 +11,6 @@ file uses the standard library only, and an old Python can still read it, to say
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib.metadata
 import json
@@ -19,10 +18,8 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,7 +28,6 @@ VENV = HERE / ".venv"
 STAMP = VENV / "lora_sd.json"  # written last: without it the environment is not finished
 LOG = VENV / "install.log"
 PYTHONS = (3, 11), (3, 14)
-PORT = 7860
 LONGEST_INSIDE = 195  # characters of the deepest path under .venv, a licence text of torch
 
 # What pip, venv and the system say when something is wrong -> what a person can do. The first that fits is told.
@@ -64,6 +60,9 @@ def stop(text: str) -> NoReturn:
 def main(arguments: list[str]) -> int:
     check_python(sys.version_info[:2], sys.maxsize)
     command = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    if {"-h", "--help"} & set(arguments[:1]):
+        say(__doc__)
+        return 0
     if command == "repair":
         shutil.rmtree(VENV, ignore_errors=True)
         say(f"The environment is ready: {environment()}")
@@ -72,7 +71,9 @@ def main(arguments: list[str]) -> int:
         return run([environment("test"), "-m", "pytest", *arguments[1:]], cwd=HERE)
     if command:
         return run([environment(), "-P", "-m", "lora_sd", *arguments])
-    return serve(arguments)
+    python = environment()
+    say("Starting the page (about 5 seconds) ...")
+    return run([python, "-P", "-m", "app.main", *arguments])
 
 
 def check_python(version: tuple[int, int], largest_int: int) -> None:
@@ -146,7 +147,10 @@ def install(wanted: list[str], extra: str) -> None:
     from lora_sd import torch_build  # standard library only, but for newer Pythons
 
     made = stamp()
-    build = torch_build.BUILDS[made["torch"]] if made else torch_build.choose(say)
+    try:
+        build = torch_build.BUILDS[made["torch"]] if made else torch_build.choose(say)
+    except ValueError as no_build:
+        stop(str(no_build))
     check_folder(build.gigabytes)
     if not made:
         say("1 of 3: making the environment .venv (about 10 seconds).")
@@ -221,65 +225,11 @@ def long_paths() -> bool:
 # Running
 
 
-def serve(arguments: list[str]) -> int:
-    """The page, until Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        "launch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--port", type=int, default=PORT, help=f"where the page answers ({PORT}); 0 finds a free one"
-    )
-    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    parser.add_argument("--listen", action="store_true", help="let other computers in your network in")
-    parser.add_argument("--share", action="store_true", help="make a public address through Gradio's servers")
-    options = parser.parse_args(arguments)
-    port = free_port(options.port)
-    python = environment()
-    say("Starting (about 5 seconds) ...")
-    passed_on = [f"--{name}" for name in ("listen", "share") if getattr(options, name)]
-    command = [python, "-P", "-m", "app.main", "--port", str(port), *passed_on]
-    return run(command, when_started=lambda child: announce(child, port, open_browser=not options.no_browser))
-
-
-def free_port(port: int) -> int:
-    """`port` itself, or a free one for 0; stops where another program has it."""
-    try:
-        with socket.create_server(("127.0.0.1", port)) as server:
-            return server.getsockname()[1]
-    except OSError:
-        stop(
-            f"port {port} is in use, perhaps by lora_sd in another window: look at {url(port)}, or start with --port 0."
-        )
-    except OverflowError:
-        stop(f"--port is {port}; it must be from 0 to 65535.")
-
-
-def url(port: int) -> str:
-    return f"http://127.0.0.1:{port}"
-
-
-def announce(child: subprocess.Popen, port: int, *, open_browser: bool) -> None:
-    """Wait until the page answers, say where it is and show it."""
-    while child.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-            continue
-        say(f"lora_sd is at {url(port)}  (leave this window open; Ctrl-C ends it)")
-        if open_browser:
-            import webbrowser
-
-            webbrowser.open(url(port))
-        return
-
-
-def run(command: list[str], *, cwd: Path | None = None, when_started=lambda child: None) -> int:
+def run(command: list[str], cwd: Path | None = None) -> int:
     """Run a program of ours and hand back its exit code. Ctrl-C reaches it directly, and it ends in its own way."""
     signal.signal(signal.SIGINT, lambda *_: None)
     child = subprocess.Popen(command, cwd=cwd, env=child_environment())
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    when_started(child)
     code = child.wait()
     return code if code >= 0 else 128 - code  # ended by a signal
 
