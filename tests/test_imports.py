@@ -1,0 +1,116 @@
+"""Who may import whom. It is why the page opens at once, and why a crash of CUDA can't take it down."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Module or package -> what of ours it may import; the longest name that fits a module is its row.
+OURS = {
+    "lora_sd": "",
+    "lora_sd.__init__": "lora_sd",  # these three are the doors: they may open any room
+    "lora_sd.__main__": "lora_sd",
+    "lora_sd.worker": "lora_sd",
+    "lora_sd.config": "",
+    "lora_sd.events": "",
+    "lora_sd.run": "config events",
+    "lora_sd.hardware": "",
+    "lora_sd.torch_build": "",
+    "lora_sd.doctor": "hardware run torch_build",
+    "lora_sd.data": "data models",
+    "lora_sd.data.captions": "",
+    "lora_sd.data.buckets": "",
+    "lora_sd.data.store": "",
+    "lora_sd.data.images": "data.buckets",
+    "lora_sd.data.folder": "data.captions data.images data.buckets",
+    "lora_sd.models": "models",
+    "lora_sd.models.find": "models.header run",  # for the folder of our own models
+    "lora_sd.lora": "lora models.family models.header __version__",
+    "lora_sd.lora.layers": "",
+    "lora_sd.sample": "models lora",
+    "lora_sd.training": "training data models lora sample config events run hardware",
+    "lora_sd.training.diffusion": "",
+    "lora_sd.training.cadence": "",
+    "app": "app config events run hardware worker data.folder data.captions data.buckets data.images "
+    "models.find models.download lora.inspection lora.metadata",
+}
+# Package of others -> where alone it may be imported.
+OTHERS = {
+    "gradio": "app",
+    "diffusers": "models sample training.optim",
+    "transformers": "models sample training.optim",
+    "safetensors": "models lora data.cache data.store training.state",
+    "accelerate": "training __main__",
+    "pynvml": "hardware",
+    "psutil": "hardware run",
+    "tyro": "__main__",
+    "tomli_w": "config",
+}
+TORCHLESS = (
+    "lora_sd lora_sd.__main__ lora_sd.config lora_sd.events lora_sd.run lora_sd.hardware lora_sd.doctor lora_sd.worker "
+    "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
+    "lora_sd.models.download lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
+).split()
+
+
+def modules() -> dict[str, ast.Module]:
+    paths = [*ROOT.glob("lora_sd/**/*.py"), *ROOT.glob("app/**/*.py")]
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+    return {name: ast.parse(path.read_text("utf-8")) for path, name in names.items()}
+
+
+def imports(module: str, tree: ast.AST) -> Iterator[str]:
+    """Full dotted names of all that `module` imports, except for the type checker."""
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
+        return
+    if isinstance(tree, ast.Import):
+        yield from (alias.name for alias in tree.names)
+    if isinstance(tree, ast.ImportFrom):
+        parents = module.split(".")[: -tree.level] if tree.level else []
+        source = ".".join([*parents, *([tree.module] if tree.module else [])])
+        yield from (f"{source}.{alias.name}" for alias in tree.names)
+    for child in ast.iter_child_nodes(tree):
+        yield from imports(module, child)
+
+
+def within(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
+def full(names: str) -> list[str]:
+    return [
+        name if within(name, "app") or within(name, "lora_sd") else f"lora_sd.{name}"
+        for name in names.split()
+    ]
+
+
+def row(module: str) -> list[str]:
+    return full(OURS[max((name for name in OURS if within(module, name)), key=len)])
+
+
+@pytest.mark.parametrize("module, tree", [pytest.param(*item, id=item[0]) for item in modules().items()])
+def test_imports_point_one_way(module, tree):
+    for name in imports(module, tree):
+        if within(name, "lora_sd") or within(name, "app"):
+            assert any(within(name, allowed) for allowed in row(module)), f"{module} may not import {name}"
+        elif allowed := OTHERS.get(name.split(".")[0]):
+            assert any(within(module, place) for place in full(allowed)), f"{module} may not import {name}"
+
+
+def test_the_page_and_what_it_needs_do_not_import_torch():
+    code = f"import sys, {', '.join(TORCHLESS)}; print(*{{'torch', 'diffusers', 'transformers'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_choosing_a_build_of_torch_needs_the_standard_library_only():
+    """launch.py does it before anything is installed."""
+    code = "import sys; before = {*sys.modules}; import lora_sd.torch_build; print(*{*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    foreign = {name.split(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names
+    assert foreign == {"lora_sd"}
