@@ -48,6 +48,8 @@ def title(current: Story) -> str:
 def phase(current: Story) -> str:
     """Where a run is: `"step 40 of 100"`, or what it prepares."""
     state = current.state
+    if current.stopping:
+        return "stopping and saving"
     if state.status == "training" and state.step:
         return f"step {state.step:,} of {state.total:,}"
     return state.phase or state.status

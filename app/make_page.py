@@ -1,5 +1,6 @@
 """Make: pictures and a trigger word in, a plan with its reasons, and Start. Everything else is Advanced."""
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -369,18 +370,20 @@ def begin_download(name: str | None) -> None:
         gr.Warning(str(error))
 
 
-def start(values: Mapping[str, Any]) -> Path:
-    """Begin training what the page says; the run's folder. Raises ValueError where it can't."""
+_one_at_a_time = threading.Lock()  # two tabs may press Start in the same moment
+
+
+def create(values: Mapping[str, Any]) -> Path:
+    """The folder of a new run of what the page says. Raises ValueError where it can't be trained now."""
     project, choices = chosen(values)
     facts = sheet(project, choices)
     if obstacle := facts.obstacle():
         raise ValueError(obstacle)
-    if busy := story.active():
-        raise ValueError(f"{busy.name} is still training; stop it first, or wait until it is done.")
-    project.choose(choices)
-    folder = run.create(facts.config())
-    run.start(folder)
-    return folder
+    with _one_at_a_time:
+        if busy := story.active():
+            raise ValueError(f"{busy.name} is still training; stop it first, or wait until it is done.")
+        project.choose(choices)
+        return run.create(facts.config())
 
 
 # -- layout ----------------------------------------------------------------------------------------------------------

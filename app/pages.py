@@ -115,10 +115,11 @@ def build(*, remote: bool = False) -> gr.Blocks:
 
         def begin(**values: Any) -> Any:
             try:
-                try_page.client.free()
-                folder = make_page.start(values)
+                folder = make_page.create(values)
             except ValueError as error:
                 return {make.obstacle: node("p", str(error), cls="obstacle")}
+            try_page.client.free()
+            run.start(folder)
             return {
                 tabs: gr.Tabs(selected="watch"),
                 watch.run: gr.update(choices=watch_page.menu(story.runs()), value=folder.name),
@@ -241,7 +242,6 @@ def launch(*, address: str, port: int, browser: bool, share: bool, auth: tuple[s
     """Serve the page until the program is ended."""
     gr.set_static_paths([places.thumbs(), places.pictures()])
     demo = build(remote=auth is not None)
-    demo.queue(default_concurrency_limit=4, max_size=64)
     demo.launch(
         server_name=address,
         server_port=port,

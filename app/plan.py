@@ -58,7 +58,7 @@ def settings(kind: Kind, quality: Quality, base: Base, pictures: int) -> dict[st
 
 
 def _steps(pictures: int, quality: Quality) -> int:
-    return round(min(max(60 * pictures, 600), 2500) * LENGTH[quality], -1)
+    return round(min(max(60 * pictures, 600), 2500) * LENGTH[quality] / 10) * 10
 
 
 def lines(

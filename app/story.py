@@ -81,6 +81,11 @@ class Story:
         return statistics.median(recent) if recent else None
 
     @property
+    def stopping(self) -> bool:
+        """Asked to stop, and about to."""
+        return self.state.active and (self.folder / "commands" / "stop").exists()
+
+    @property
     def memory(self) -> int | None:
         return next((step.memory for step in reversed(self.steps) if step.memory), None)
 

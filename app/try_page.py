@@ -294,9 +294,11 @@ def build(*, remote: bool = False) -> Page:
                 )
             prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt")
             with gr.Row():
-                generate_button = gr.Button("Generate", variant="primary", elem_id="generate", min_width=90)
-                compare_button = gr.Button("Compare", elem_id="compare", min_width=90)
-                grid_button = gr.Button("Strength grid", elem_id="grid", min_width=90)
+                generate_button = gr.Button(
+                    "Generate", variant="primary", size="md", elem_id="generate", min_width=90
+                )
+                compare_button = gr.Button("Compare", size="md", elem_id="compare", min_width=90)
+                grid_button = gr.Button("Strength grid", size="md", elem_id="grid", min_width=90)
             with gr.Accordion("More", open=False, elem_id="try-more"):
                 base = gr.Dropdown(
                     [("Starter · small, built in", "starter")],
@@ -344,6 +346,7 @@ def build(*, remote: bool = False) -> Page:
                 interactive=False,
                 height=520,
                 elem_id="picture",
+                placeholder="Your picture appears here.",
                 buttons=["download", "fullscreen"],
             )
             slider = gr.ImageSlider(
@@ -364,10 +367,10 @@ def build(*, remote: bool = False) -> Page:
             )
             with gr.Row():
                 download = gr.DownloadButton(
-                    "Download .safetensors", interactive=False, elem_id="download-lora"
+                    "Download .safetensors", size="md", interactive=False, elem_id="download-lora"
                 )
                 plain = gr.DownloadButton(
-                    "Without training details", interactive=False, elem_id="download-plain"
+                    "Without training details", size="md", interactive=False, elem_id="download-plain"
                 )
             gr.Markdown(
                 "The file loads in ComfyUI, AUTOMATIC1111, Forge and diffusers. “Without training details” leaves out captions and folder names.",

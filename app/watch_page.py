@@ -102,7 +102,7 @@ def draw_reason(told: Story) -> Node | None:
             cls="error",
             role="alert",
         )
-    if told.state.active and (told.folder / "commands" / "stop").exists():
+    if told.stopping:
         return node("p", "Stopping after this step, and saving …", cls="note")
     reason = REASONS.get(told.state.status)
     return node("p", reason, cls="note") if reason else None
@@ -327,6 +327,7 @@ def build() -> Page:
                 elem_id="chart",
                 show_label=False,
                 x_title="step",
+                color_title="",
                 y_title="loss",
                 buttons=[],
             )

@@ -1,0 +1,80 @@
+"""Starting the page: what is refused, what is already there, and what the process must not load."""
+
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def taken_port() -> Iterator[tuple[int, list[str]]]:
+    """A port on which another program answers; what it answers can be changed."""
+    body = ["<title>Something else</title>"]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body[0].encode())
+
+        def log_message(self, *args: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port, body
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("option", [["--share"], ["--listen", "0.0.0.0"], ["--listen", "192.168.1.5"]])
+def test_letting_others_in_without_a_password_is_refused_with_the_remedy(option, capsys, monkeypatch):
+    monkeypatch.delenv("LORA_SD_PASSWORD", raising=False)
+    assert main.main([*option, "--no-browser"]) == 2
+    assert "needs a password: add --password" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1"])
+def test_this_computer_alone_needs_none(address):
+    main.check_access(address, share=False, password=None)
+
+
+def test_a_port_in_use_is_one_sentence_with_another_to_choose(taken_port, capsys):
+    port, _ = taken_port
+    assert main.main(["--port", str(port), "--no-browser"]) == 2
+    assert capsys.readouterr().err == (
+        f"Port {port} is used by another program; choose another one: --port {port + 1}.\n"
+    )
+
+
+def test_our_own_page_on_that_port_is_pointed_to(taken_port, capsys):
+    port, body = taken_port
+    body[0] = f"<title>{main.TITLE}</title>"
+    assert main.main(["--port", str(port), "--no-browser"]) == 0
+    assert capsys.readouterr().out == f"Already running at http://127.0.0.1:{port}/\n"
+
+
+def test_port_0_is_any_free_one_and_70000_is_none():
+    assert main.free_port("127.0.0.1", 0) > 0
+    with pytest.raises(ValueError, match="between 0 and 65535"):
+        main.free_port("127.0.0.1", 70000)
+
+
+def test_the_page_is_built_without_torch_and_all_its_handlers_are_private():
+    code = """
+import sys
+from app import pages
+demo = pages.build()
+heavy = {"torch", "diffusers", "transformers", "accelerate"} & set(sys.modules)
+public = [fn.api_name for fn in demo.fns.values() if fn.api_visibility != "private"]
+sys.exit(f"{heavy} {public}" if heavy or public else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
