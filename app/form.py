@@ -10,6 +10,7 @@ import gradio as gr
 from pydantic import ValidationError
 
 from lora_sd import config as cfg
+from lora_sd import flags
 from lora_sd.config import Setting, TrainConfig
 
 ELSEWHERE = {
@@ -174,19 +175,7 @@ def config(settings: Mapping[str, Any]) -> TrainConfig:
 
 def as_command(config: TrainConfig) -> str:
     """The command that trains the same LoRA."""
-    flags = [part for name, value in cfg.differences(config).items() for part in _flag(name, value)]
-    return " ".join(["python -m lora_sd train", *flags])
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        section, _, last = name.rpartition(".")
-        return [f"--{name}" if value else f"--{section}.no-{last}"]
-    if isinstance(value, list):
-        return [f"--{name}", *map(shlex.quote, value)]
-    if isinstance(value, dict):
-        return [f"--{name}", *(shlex.quote(str(part)) for pair in value.items() for part in pair)]
-    return [f"--{name}", shlex.quote(str(value))]
+    return shlex.join(["python", "-m", "lora_sd", "train", *flags.command(config)])
 
 
 def as_python(config: TrainConfig) -> str:

@@ -3,6 +3,8 @@
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
 
+import argparse
+import os
 import signal
 import sys
 import time
@@ -10,11 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-from pydantic import ValidationError
-
 from . import config as cfg
-from . import run
+from . import flags, run
 from .events import Event, Failed, Finished, Note, Phase, Preview, Saved, Step
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
@@ -22,13 +21,12 @@ DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 
 def train(arguments: list[str]) -> int:
     """Train a LoRA: [FILE.toml] and any setting as a flag, --lora.rank 16."""
-    try:
-        file = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
-        default = cfg.load(_preset(file)) if file else cfg.TrainConfig()
-        config = tyro.cli(cfg.TrainConfig, default=default, args=arguments, prog="lora_sd train")
-        cfg.TrainConfig.model_validate(config.model_dump())
-    except ValidationError as error:
-        raise ValueError(cfg.explain(error)) from error
+    file = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    default = cfg.load(_preset(file)) if file else cfg.TrainConfig()
+    if "--help" in arguments or "-h" in arguments:
+        print(f"usage: python -m lora_sd train [FILE.toml] [--SETTING VALUE …]\n\n{flags.help_text(default)}")
+        return DONE
+    config = flags.parse(arguments, default)
     return _train(config, run.create(config))
 
 
@@ -125,7 +123,7 @@ class Progress:
     def count(self, text: str, done: int, total: int) -> None:
         if total:
             self.bar(f"{text} {done} of {total}", last=done == total)
-        elif text != self.phase:
+        elif text not in (self.phase, "Training"):  # the bar says that
             self.line(text)
         self.phase = text
 
@@ -156,33 +154,35 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-@dataclass(frozen=True)
-class Generate:
-    """Pictures from prompts, with any LoRAs."""
-
-    prompts: tyro.conf.Positional[list[str]]
-    """What to draw; one picture each."""
-    model: str = "starter"
-    """A .safetensors checkpoint, a diffusers folder, a Hugging Face name, or starter."""
-    lora: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
-    """A LoRA file, with its strength after a colon: cat.safetensors:0.8. May be given several times."""
-    negative: str = ""
-    """What the pictures should not show."""
-    seed: int = 42
-    steps: int = 25
-    guidance: float = 5.0
-    sampler: str = "dpmpp_2m_karras"
-    """ddim, euler, euler_a, dpmpp_2m_karras or unipc."""
-    size: tuple[int, int] | None = None
-    """Width and height in pixels; the model's own size unless given."""
-    out: Path = Path(".")
-    """The folder for the pictures."""
-    device: str = "auto"
-
-
 def generate(arguments: list[str]) -> int:
     """Draw pictures: PROMPT … --lora FILE:0.8."""
-    asked = tyro.cli(Generate, args=arguments, prog="lora_sd generate")
+    parser = argparse.ArgumentParser(
+        prog="python -m lora_sd generate", description="Pictures from prompts, with any LoRAs."
+    )
+    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw; one picture each")
+    parser.add_argument(
+        "--model", default="starter", help="a checkpoint, a diffusers folder, a Hugging Face name, or starter"
+    )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:STRENGTH]",
+        help="a LoRA; may be given several times",
+    )
+    parser.add_argument("--negative", default="", help="what the pictures should not show")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--steps", type=int, default=25, help="sampling steps")
+    parser.add_argument("--guidance", type=float, default=5.0, help="how strongly the prompt is followed")
+    parser.add_argument(
+        "--sampler", default="dpmpp_2m_karras", help="ddim, euler, euler_a, dpmpp_2m_karras or unipc"
+    )
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("W", "H"), help="pixels; the model's own size unless given"
+    )
+    parser.add_argument("--out", type=Path, default=Path("."), help="the folder for the pictures")
+    parser.add_argument("--device", choices=["auto", "cuda", "mps", "cpu"], default="auto")
+    asked = parser.parse_args(arguments)
     from . import hardware, sample
     from .models.load import load
 
@@ -197,7 +197,7 @@ def generate(arguments: list[str]) -> int:
         steps=asked.steps,
         guidance=asked.guidance,
         sampler=asked.sampler,
-        size=asked.size,
+        size=tuple(asked.size) if asked.size else None,
     )
     asked.out.mkdir(parents=True, exist_ok=True)
     for prompt, picture in zip(asked.prompts, pictures, strict=True):
@@ -272,6 +272,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one progress bar is enough
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())

@@ -24,7 +24,7 @@ EVERY = re.compile(r"^(\d+|\d+(\.\d+)?\s*%|\d+(\.\d+)?\s*epochs?|off)$")
 def _every(value: int | str) -> int | str:
     if not EVERY.match(str(value).strip()):
         raise ValueError('write a number of steps, a share like "10%", "2 epochs", or 0 for off')
-    return value
+    return int(value) if str(value).strip().isdecimal() else value
 
 
 Every = Annotated[int | str, AfterValidator(_every)]  # steps, "10%", "2 epochs", 0 or "off"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from . import hardware, run, torch_build
 
-PACKAGES = "torch diffusers transformers accelerate gradio pillow safetensors pydantic tomli-w psutil nvidia-ml-py tyro".split()
+PACKAGES = "torch diffusers transformers accelerate gradio pillow safetensors pydantic tomli-w psutil nvidia-ml-py".split()
 OPTIONAL = {
     "peft": "lets diffusers load LoRA files, for comparing",
     "playwright": "drives the pages in tests",

@@ -94,7 +94,9 @@ def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
     file = formats.load(path, parts, models.family)
     if file.unused:
         shown = ", ".join(file.unused[:3])
-        logger.warning("%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), shown)
+        logger.warning(
+            "%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), shown
+        )
     layers.attach(parts, file.pairs, adapter=str(path.resolve()), strength=strength)
     return str(path.resolve())
 

@@ -8,6 +8,7 @@ import pytest
 
 from app import form
 from lora_sd import config as cfg
+from lora_sd import flags
 from lora_sd.config import TrainConfig
 
 CHANGES = {
@@ -84,12 +85,11 @@ def test_an_emptied_number_is_asked_for():
 
 
 def test_the_settings_file_the_command_and_the_python_say_the_same(monkeypatch):
-    tyro = pytest.importorskip("tyro")
     config = form.config(CHANGES)
     assert cfg.parse(tomllib.loads(form.as_toml(config))) == config
 
-    flags = shlex.split(form.as_command(config).removeprefix("python -m lora_sd train"))
-    assert tyro.cli(TrainConfig, default=TrainConfig(), args=flags) == config
+    words = shlex.split(form.as_command(config).removeprefix("python -m lora_sd train"))
+    assert flags.parse(words, TrainConfig()) == config
 
     trained = []
     monkeypatch.setattr("lora_sd.train", trained.append, raising=False)

@@ -18,6 +18,7 @@ OURS = {
     "lora_sd.worker": "lora_sd",
     "lora_sd.config": "",
     "lora_sd.events": "",
+    "lora_sd.flags": "config",
     "lora_sd.run": "config events",
     "lora_sd.hardware": "",
     "lora_sd.torch_build": "",
@@ -36,7 +37,7 @@ OURS = {
     "lora_sd.training": "training data models lora sample config events run hardware",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
-    "app": "app config events run hardware worker data.folder data.captions data.buckets data.images "
+    "app": "app config flags events run hardware worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
@@ -48,7 +49,6 @@ OTHERS = {
     "accelerate": "training __main__",
     "pynvml": "hardware",
     "psutil": "hardware run",
-    "tyro": "__main__",
     "tomli_w": "config",
 }
 TORCHLESS = (

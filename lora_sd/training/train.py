@@ -222,9 +222,11 @@ class _Training:
             if cadence.due(done, previews, total) or run.take(self.folder, "preview"):
                 self.preview(done)
             ending = self.asked_to_end()
+            if done == total:
+                break
             if ending or cadence.due(done, saves, total) or run.take(self.folder, "save"):
                 path = self.save(done)
-            if ending and done < total:
+            if ending:
                 return self.end(path, done, ending)
         return self.end(self.save(total), total)
 
