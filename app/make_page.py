@@ -2,88 +2,20 @@
 
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from lora_sd import hardware, run
-from lora_sd.config import TrainConfig
+from lora_sd import run
 
-from . import form, models, plan, story, view
-from .plan import Base, Machine
+from . import form, make_view, models, plan, sheet, story, view
 from .project import FIRST, Choices, Project, example, names, open_project
-from .uploads import Skipped, local_folder, thumbnail
-from .view import Node, node
+from .sheet import Sheet
+from .uploads import local_folder
+from .view import node
 
-MOST_THUMBNAILS = 48
-SKIPPED = "These can't be used and are left out; training goes on without them:"
 QUALITIES = {"Quick": "Quick · a first look", "Balanced": "Balanced", "Best": "Best · longest"}
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The Make page as facts: what a person chose, what is proposed, and what comes of both."""
-
-    project: Project
-    choices: Choices
-    base: Base
-    machine: Machine
-    num_pictures: int
-
-    @property
-    def automatic(self) -> dict[str, Any]:
-        proposed = plan.settings(self.choices.kind, self.choices.quality, self.base, self.num_pictures)
-        return form.with_defaults({**proposed, "data.on_bad_image": "skip"})
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**self.automatic, **self.choices.changes}
-
-    @property
-    def trigger(self) -> str:
-        if self.choices.trigger is None:
-            return plan.suggest_trigger(self.project.name)
-        return self.choices.trigger
-
-    def lines(self) -> list[plan.Line]:
-        return plan.lines(
-            self.choices.kind, self.choices.quality, self.base, self.num_pictures, self.machine, self.settings
-        )
-
-    def config(self) -> TrainConfig:
-        """The settings of the run. Raises ValueError with one sentence."""
-        named = {
-            "model.base": self.base.source,
-            "data.images": str(self.project.images),
-            "data.trigger": self.trigger.strip(),
-            "output.name": self.project.name,
-        }
-        return form.config({**self.settings, **named})
-
-    def obstacle(self) -> str:
-        """Why training can't start, or nothing."""
-        if not self.num_pictures:
-            return "No usable pictures yet: drop some above, or use the example set."
-        try:
-            self.config()
-        except ValueError as error:
-            return str(error)
-        return ""
-
-
-def machine() -> Machine:
-    best = hardware.best()
-    return Machine(best.kind, best.name, best.total)
-
-
-def sheet(project: Project, choices: Choices) -> Sheet:
-    """The page's facts. Raises ValueError for a base model that can't be taught."""
-    here = machine()
-    source = choices.base or plan.propose(models.bases(), here)[0]
-    return Sheet(project, choices, models.base(source), here, len(project.pictures()))
 
 
 class Page(NamedTuple):
@@ -140,9 +72,9 @@ def restated(page: Page, facts: Sheet) -> Updates:
     """What follows from the choices: summary, changed list, commands, Start."""
     obstacle = facts.obstacle()
     updates: Updates = {
-        page.summary: draw_summary(facts),
-        page.why_base: draw_why_base(facts),
-        page.changed: draw_changed(facts),
+        page.summary: make_view.draw_summary(facts),
+        page.why_base: make_view.draw_why_base(facts),
+        page.changed: make_view.draw_changed(facts),
         page.reset: gr.update(visible=bool(facts.choices.changes)),
         page.start: gr.update(interactive=facts.num_pictures > 0),
         page.obstacle: node("p", obstacle, cls="obstacle") if obstacle else None,
@@ -167,18 +99,20 @@ def replanned(page: Page, facts: Sheet) -> Updates:
 def opened(page: Page, project: Project) -> Updates:
     """The whole page for a project."""
     try:
-        facts = sheet(project, project.choices())
+        facts = sheet.fill(project, project.choices())
     except ValueError as error:  # its model is gone: propose another and say why
         choices = project.choices()
         gr.Warning(str(error))
-        facts = sheet(project, Choices(choices.trigger, choices.kind, choices.quality, None, choices.changes))
+        facts = sheet.fill(
+            project, Choices(choices.trigger, choices.kind, choices.quality, None, choices.changes)
+        )
     return {
         page.project: gr.update(choices=project_names(project.name), value=project.name),
         page.trigger: facts.trigger,
         page.kind: facts.choices.kind,
         page.quality: facts.choices.quality,
         page.base: gr.update(choices=models.menu(), value=facts.base.source),
-        page.pictures: draw_pictures(project),
+        page.pictures: make_view.draw_pictures(project),
         page.clear: gr.update(visible=facts.num_pictures > 0),
         page.files: None,
         page.folder: "",
@@ -187,111 +121,6 @@ def opened(page: Page, project: Project) -> Updates:
 
 def project_names(current: str) -> list[str]:
     return list(dict.fromkeys([*names(), current]))
-
-
-def draw_summary(facts: Sheet) -> Node:
-    rows = [
-        node(
-            "div",
-            node("dt", line.what),
-            node("dd", node("b", line.value), node("span", line.why, cls="why")),
-            cls="warning" if line.warning else None,
-        )
-        for line in facts.lines()
-    ]
-    return node("dl", *rows, cls="summary")
-
-
-def draw_why_base(facts: Sheet) -> Node | None:
-    proposed, why = plan.propose(models.bases(), facts.machine)
-    return node("p", why, cls="quiet") if facts.base.source == proposed else None
-
-
-def draw_changed(facts: Sheet) -> Node:
-    changes = facts.choices.changes
-    if not changes:
-        return node(
-            "p", "Everything is automatic. Change what you like; what you change stays changed.", cls="quiet"
-        )
-    titles = {setting.name: setting.field.title for setting in form.advanced()}
-    items = [
-        node("li", node("b", titles[name]), f" {_word(value)} instead of {_word(facts.automatic[name])}")
-        for name, value in changes.items()
-    ]
-    return node("div", node("p", f"{len(changes)} changed by you:"), node("ul", *items), cls="changed")
-
-
-def _word(value: Any) -> str:
-    return (
-        {None: form.AUTOMATIC, "": "nothing", True: "on", False: "off"}.get(value, str(value))
-        if not isinstance(value, list | dict)
-        else (str(value) if value else "nothing")
-    )
-
-
-def draw_pictures(project: Project) -> Node:
-    found = project.pictures()
-    skipped = project.skipped()
-    if not found and not skipped:
-        return node(
-            "p",
-            "15 to 30 varied pictures work well. Your own files stay as they are; copies are used.",
-            cls="quiet",
-        )
-    return node(
-        "div",
-        draw_skipped(skipped),
-        node("p", count(project, found), cls="count"),
-        draw_strip(project, found),
-    )
-
-
-def count(project: Project, found: list[Path]) -> str:
-    pictures = "1 picture" if len(found) == 1 else f"{len(found)} pictures"
-    captioned = project.captioned()
-    if not captioned:
-        return f"{pictures} · no captions: the trigger word will stand for all of them"
-    return f"{pictures} · {captioned if captioned < len(found) else 'all'} with captions"
-
-
-def draw_skipped(skipped: list[Skipped]) -> Node | None:
-    if not skipped:
-        return None
-    return node(
-        "div",
-        node("p", node("b", f"{len(skipped)} left out. "), SKIPPED),
-        node("ul", *(node("li", reason) for _, reason in skipped)),
-        cls="skipped",
-    )
-
-
-def draw_strip(project: Project, found: list[Path]) -> Node:
-    """The first pictures, small."""
-    shown = found[:MOST_THUMBNAILS]
-    with ThreadPoolExecutor(4) as pool:
-        small = list(pool.map(lambda path: thumbnail(path, project.thumbs), shown))
-    pictures = [
-        node("img", src=view.url(thumb), alt=path.name, title=path.name, loading="lazy")
-        for thumb, path in zip(small, shown, strict=True)
-    ]
-    more = (
-        node("span", f"and {len(found) - len(shown)} more", cls="more") if len(found) > len(shown) else None
-    )
-    return node("div", *pictures, more, cls="strip")
-
-
-def draw_download(state: models.Download) -> Node | None:
-    if state.running:
-        share = state.done / state.total if state.total else 0
-        amount = (
-            f"{state.done / models.GB:.1f} of {state.total / models.GB:.1f} GB"
-            if state.total
-            else "asking for its size"
-        )
-        return node("div", node("p", f"Downloading {state.name}: {amount}"), view.bar(share, "Download"))
-    if state.error:
-        return node("p", state.error, cls="obstacle")
-    return node("p", f"{state.name} is here; choose it above.") if state.finished else None
 
 
 # -- handlers --------------------------------------------------------------------------------------------------------
@@ -323,7 +152,7 @@ def replan(page: Page, values: Mapping[str, Any]) -> Updates:
 def _follow(page: Page, values: Mapping[str, Any], show: Any) -> Updates:
     try:
         project, choices = chosen(values)
-        facts = sheet(project, choices)
+        facts = sheet.fill(project, choices)
     except ValueError as error:
         return {page.obstacle: node("p", str(error), cls="obstacle")}
     if project.folder.exists():
@@ -376,7 +205,7 @@ _one_at_a_time = threading.Lock()  # two tabs may press Start in the same moment
 def create(values: Mapping[str, Any]) -> Path:
     """The folder of a new run of what the page says. Raises ValueError where it can't be trained now."""
     project, choices = chosen(values)
-    facts = sheet(project, choices)
+    facts = sheet.fill(project, choices)
     if obstacle := facts.obstacle():
         raise ValueError(obstacle)
     with _one_at_a_time:

@@ -8,7 +8,20 @@ import gradio as gr
 from lora_sd import run
 from lora_sd.models import find
 
-from . import bar, loras, make_page, models, places, story, try_page, view, watch_page
+from . import (
+    bar,
+    drawing,
+    loras,
+    make_page,
+    make_view,
+    models,
+    places,
+    story,
+    try_page,
+    view,
+    watch_page,
+    watch_view,
+)
 from .project import names, open_project
 from .view import node
 
@@ -118,11 +131,11 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 folder = make_page.create(values)
             except ValueError as error:
                 return {make.obstacle: node("p", str(error), cls="obstacle")}
-            try_page.client.free()
+            drawing.client.free()
             run.start(folder)
             return {
                 tabs: gr.Tabs(selected="watch"),
-                watch.run: gr.update(choices=watch_page.menu(story.runs()), value=folder.name),
+                watch.run: gr.update(choices=watch_view.menu(story.runs()), value=folder.name),
             }
 
         make.start.click(
@@ -142,7 +155,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
             models.refresh()
             updates = make_page.opened(make, open_project(latest[0] if latest else None))
             updates |= try_page.offered(attempt, loras.newest(asked["run"]) if "run" in asked else None)
-            updates[watch.run] = gr.update(choices=watch_page.menu(story.runs()), value=chosen)
+            updates[watch.run] = gr.update(choices=watch_view.menu(story.runs()), value=chosen)
             if asked.get("tab") in ("make", "watch", "try"):
                 updates[tabs] = gr.Tabs(selected=asked["tab"])
             return updates
@@ -181,10 +194,10 @@ def changes(
     simple = {
         status: bar.draw(story.read(current.folder) if current else None),
         attempt.notice: try_page.draw_notice(),
-        make.download_state: make_page.draw_download(models.current),
+        make.download_state: make_view.draw_download(models.current),
     }
     updates |= watch_page.fresh(seen, simple)
-    menus = {"runs": watch_page.menu(story.runs()), "loras": loras.menu(), "models": models.current.finished}
+    menus = {"runs": watch_view.menu(story.runs()), "loras": loras.menu(), "models": models.current.finished}
     for name in [name for name, value in menus.items() if seen.get(name) != value]:
         seen[name] = menus[name]
         updates |= {
@@ -224,7 +237,7 @@ def answer(
             if busy := story.active():
                 gr.Warning(f"{busy.name} is still training; stop it first, or wait until it is done.")
                 return {}
-            try_page.client.free()
+            drawing.client.free()
             run.start(folder)
             return opened
         case "stop" | "preview" | "save" as asked:

@@ -1,8 +1,6 @@
 """Try it: pictures with a LoRA at any strength, beside the model without it, and the file to take away."""
 
-import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +10,13 @@ from lora_sd import config as cfg
 from lora_sd import hardware
 from lora_sd.config import PreviewSettings
 from lora_sd.lora.inspection import Inspection, inspect
-from lora_sd.worker import Client
 
-from . import loras, models, places, story, view
+from . import drawing, loras, models, story, view
 from .view import Node, node
 
 MOST_LORAS = 4  # at once
 GRID = (-0.5, 0.0, 0.5, 0.8, 1.0, 1.5)  # strengths
+HINT = "Press Generate, or move the strength. The first picture takes longest: the model is loaded once, then kept."
 SAMPLERS = [
     ("DPM++ 2M Karras", "dpmpp_2m_karras"),
     ("Euler", "euler"),
@@ -26,7 +24,6 @@ SAMPLERS = [
     ("DDIM", "ddim"),
     ("UniPC", "unipc"),
 ]
-client = Client()  # the one drawing process of this program
 
 
 class Page(NamedTuple):
@@ -45,8 +42,7 @@ class Page(NamedTuple):
     steps: gr.Slider
     guidance: gr.Slider
     sampler: gr.Dropdown
-    width: gr.Number
-    height: gr.Number
+    size: gr.Textbox
     generate: gr.Button
     compare: gr.Button
     grid: gr.Button
@@ -59,7 +55,7 @@ class Page(NamedTuple):
     download_plain: gr.DownloadButton
 
     def inputs(self) -> dict[str, gr.components.Component]:
-        own = "base prompt negative seed steps guidance sampler width height on_cpu".split()
+        own = "base prompt negative seed steps guidance sampler size on_cpu".split()
         chosen = {f"lora_{i}": part for i, part in enumerate(self.loras)}
         strengths = {f"strength_{i}": part for i, part in enumerate(self.strengths)}
         return {name: getattr(self, name) for name in own} | chosen | strengths
@@ -69,72 +65,55 @@ class Page(NamedTuple):
 
 
 Updates = dict[gr.components.Component, Any]
+Arrange = Callable[[drawing.Job], list[drawing.Job]]
+Show = Callable[[Page, list[str]], Updates]
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
 
 
-def job(values: dict[str, Any], strength: float | None = None) -> dict[str, Any]:
-    """The drawing job of the page's values; `strength` takes the place of the first LoRA's. ValueError for bad ones."""
-    chosen = [(values[f"lora_{i}"], values[f"strength_{i}"]) for i in range(MOST_LORAS)]
-    files = [[str(loras.file(lora)), amount] for lora, amount in chosen if lora]
-    if len({path for path, _ in files}) < len(files):
-        raise ValueError("The same LoRA is chosen twice; choose another, or set one of them to none.")
-    if strength is not None and files:
-        files[0][1] = strength
-    width, height = values["width"], values["height"]
-    if bool(width) != bool(height):
-        raise ValueError("Give both width and height, or neither for the model's own size.")
-    return {
-        "base": values["base"],
-        "loras": files,
-        "prompt": values["prompt"].strip(),
-        "negative": values["negative"].strip(),
-        "seed": int(values["seed"] or 0),
-        "steps": int(values["steps"]),
-        "guidance": values["guidance"],
-        "sampler": values["sampler"],
-        "size": [int(width), int(height)] if width else None,
-        "device": "cpu" if values["on_cpu"] else "auto",
-    }
+def make(page: Page, values: dict[str, Any], arrange: Arrange, show: Show) -> Iterator[Updates]:
+    """Make the pictures of the jobs that `arrange` makes of the page's job, and `show` them.
+
+    What goes wrong is a sentence in the page.
+    """
+    try:
+        jobs = arrange(drawing.job(values, MOST_LORAS))
+        pictures = []
+        for number, job in enumerate(jobs, 1):
+            title = f"Picture {number} of {len(jobs)}" if len(jobs) > 1 else "Drawing"
+            start = title if drawing.client.alive else "Loading the model"
+            yield {page.progress: draw_progress(start, 0, 1), page.cancel: gr.update(visible=True)}
+            for news in drawing.draw(job):
+                if isinstance(news, Path):
+                    pictures.append(str(news))
+                else:
+                    yield {page.progress: draw_progress(title, *news)}
+        yield show(page, pictures) | finished(page)
+    except ValueError as error:
+        yield finished(page, str(error))
 
 
-def kept(wanted: dict[str, Any]) -> Path:
-    """Where the picture of a job is, or will be: the same job is drawn once."""
-    stamps = [Path(path).stat().st_mtime_ns for path, _ in wanted["loras"]]
-    key = hashlib.sha1(json.dumps([wanted, stamps]).encode()).hexdigest()[:20]
-    return places.pictures() / f"{key}.png"
+def generate(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
+    """One picture."""
+    return make(page, values, lambda job: [job], lambda page, pictures: only(page, page.picture, pictures[0]))
 
 
-def draw(wanted: dict[str, Any]) -> Iterator[tuple[int, int] | Path]:
-    """Progress (done, total), and last the picture. Raises ValueError with the sentence of what went wrong."""
-    target = kept(wanted)
-    if not target.exists():
-        for message in client.generate(**wanted, out=str(target.parent)):
-            match message["kind"]:
-                case "progress":
-                    yield message["done"], message["total"]
-                case "picture":
-                    Path(message["path"]).replace(target)
-                case "failed":
-                    raise ValueError(message["text"])
-                case "cancelled":
-                    raise ValueError("Cancelled.")
-    yield target
+def compare(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
+    """Without and with the LoRAs, from the same noise."""
+    return make(
+        page, values, drawing.without_and_with, lambda page, both: only(page, page.slider, tuple(both))
+    )
 
 
-def draw_all(page: Page, jobs: list[dict[str, Any]]) -> Iterator[Updates | list[Path]]:
-    """Updates while the pictures of `jobs` are made one after another, and last the pictures."""
-    pictures: list[Path] = []
-    for number, wanted in enumerate(jobs):
-        counted = f"Picture {number + 1} of {len(jobs)}" if len(jobs) > 1 else "Drawing"
-        yield {page.progress: draw_progress(counted, 0, 1), page.cancel: gr.update(visible=True)}
-        for news in draw(wanted):
-            if isinstance(news, Path):
-                pictures.append(news)
-            else:
-                yield {page.progress: draw_progress(counted, *news)}
-    yield pictures
+def grid(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
+    """The same picture at several strengths of the first LoRA."""
+
+    def show(page: Page, pictures: list[str]) -> Updates:
+        captions = [f"strength {strength:g}" for strength in GRID]
+        return only(page, page.table, list(zip(pictures, captions, strict=True)))
+
+    return make(page, values, lambda job: [drawing.at(job, strength) for strength in GRID], show)
 
 
 def draw_progress(text: str, done: int, total: int) -> Node:
@@ -146,43 +125,6 @@ def finished(page: Page, text: str = "") -> Updates:
         page.progress: node("p", text, cls="obstacle") if text else None,
         page.cancel: gr.update(visible=False),
     }
-
-
-def run_jobs(
-    page: Page, values: dict[str, Any], strengths: list[float | None], show: Any
-) -> Iterator[Updates]:
-    """Make a picture for each strength of the first LoRA and `show` them; what goes wrong is a sentence in the page."""
-    try:
-        if not values["prompt"].strip():
-            raise ValueError("Write what the picture should show.")
-        for news in draw_all(page, [job(values, strength) for strength in strengths]):
-            yield show(news) | finished(page) if isinstance(news, list) else news
-    except ValueError as error:
-        yield finished(page, str(error))
-
-
-def generate(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
-    """One picture."""
-    return run_jobs(page, values, [None], lambda pictures: only(page, page.picture, str(pictures[0])))
-
-
-def compare(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
-    """Without and with the LoRA, from the same noise."""
-
-    def show(pictures: list[Path]) -> Updates:
-        return only(page, page.slider, tuple(map(str, pictures)))
-
-    return run_jobs(page, values, [0.0, None], show)
-
-
-def grid(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
-    """The same picture at several strengths."""
-
-    def show(pictures: list[Path]) -> Updates:
-        captions = [f"strength {strength:g}" for strength in GRID]
-        return only(page, page.table, list(zip(map(str, pictures), captions, strict=True)))
-
-    return run_jobs(page, values, list(GRID), show)
 
 
 def only(page: Page, part: gr.components.Component, value: Any) -> Updates:
@@ -319,27 +261,14 @@ def build(*, remote: bool = False) -> Page:
                     )
                 steps = gr.Slider(1, 100, defaults.steps, step=1, label="Steps", elem_id="steps")
                 guidance = gr.Slider(1, 20, defaults.guidance, step=0.5, label="Guidance", elem_id="guidance")
-                with gr.Row():
-                    width = gr.Number(
-                        None,
-                        label="Width",
-                        precision=0,
-                        step=64,
-                        placeholder="model's own",
-                        elem_id="width",
-                        min_width=100,
-                    )
-                    height = gr.Number(
-                        None,
-                        label="Height",
-                        precision=0,
-                        step=64,
-                        placeholder="model's own",
-                        elem_id="height",
-                        min_width=100,
-                    )
+                size = gr.Textbox(
+                    label="Size",
+                    placeholder="the model's own",
+                    info="Width × height, like 768 × 512.",
+                    elem_id="size",
+                )
         with gr.Column(scale=3, min_width=320, elem_classes="card"):
-            progress = view.component("drawing")
+            progress = view.component("drawing", node("p", HINT, cls="quiet"))
             cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel")
             picture = gr.Image(
                 show_label=False,
@@ -379,7 +308,7 @@ def build(*, remote: bool = False) -> Page:
     return Page(
         notice=notice, on_cpu=on_cpu, loras=menus, strengths=strengths, rows=rows, more=more, upload=upload, base=base,
         about=about, prompt=prompt, negative=negative, seed=seed, steps=steps, guidance=guidance, sampler=sampler,
-        width=width, height=height, generate=generate_button, compare=compare_button, grid=grid_button, cancel=cancel,
+        size=size, generate=generate_button, compare=compare_button, grid=grid_button, cancel=cancel,
         progress=progress, picture=picture, slider=slider, table=table, download=download, download_plain=plain,
     )  # fmt: skip
 
@@ -416,24 +345,24 @@ def lora_row(number: int, remote: bool) -> tuple[gr.Row, gr.Dropdown, gr.Slider]
 
 def wire(page: Page) -> None:
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    drawing = {
+    making = {
         **quiet,
         "inputs_kwargs": page.inputs(),
         "outputs": page.results(),
         "concurrency_id": "drawing",
     }
 
-    page.generate.click(lambda **values: (yield from generate(page, values)), **drawing)
-    page.prompt.submit(lambda **values: (yield from generate(page, values)), **drawing)
+    page.generate.click(lambda **values: (yield from generate(page, values)), **making)
+    page.prompt.submit(lambda **values: (yield from generate(page, values)), **making)
     gr.on(
         [strength.release for strength in page.strengths],
         lambda **values: (yield from generate(page, values)),
         trigger_mode="always_last",
-        **drawing,
+        **making,
     )
-    page.compare.click(lambda **values: (yield from compare(page, values)), **drawing)
-    page.grid.click(lambda **values: (yield from grid(page, values)), **drawing)
-    page.cancel.click(client.cancel, queue=False, **quiet)
+    page.compare.click(lambda **values: (yield from compare(page, values)), **making)
+    page.grid.click(lambda **values: (yield from grid(page, values)), **making)
+    page.cancel.click(drawing.client.cancel, queue=False, **quiet)
 
     from_lora = [page.about, page.download, page.download_plain, page.base, page.prompt, page.negative]
     from_lora += [page.seed, page.steps, page.guidance, page.sampler]

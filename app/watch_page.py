@@ -1,44 +1,16 @@
 """Watch: how a run is going (progress, previews, loss, log), what can be done about it, and the runs before it."""
 
 import time
-from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-import pandas as pd
 
 from lora_sd import run
-from lora_sd.run import Run
 
-from . import bar, places, story, view
-from .story import Picture, Story, duration
-from .uploads import thumbnail
-from .view import Node, node
+from . import story, view, watch_view
+from .view import node
 
-MOST_POINTS = 500  # in the chart
-MOST_COLUMNS = 9  # steps side by side
-MOST_RUNS = 40  # in the list
 CHART_SECONDS = 2  # at most one new chart in this time
-LOG_LINES = 60
-SMALL, LARGE = 256, 1024  # pixels of a preview in the table and beside another
-LINES = {"each step": "#c9c4bd", "smoothed": "#4f7a6b", "held-out": "#c9772f"}
-WORDS = {
-    "queued": "waiting",
-    "starting": "starting",
-    "caching": "preparing",
-    "training": "training",
-    "paused": "paused",
-    "stopped": "stopped and saved",
-    "finished": "finished",
-    "failed": "failed",
-    "interrupted": "interrupted",
-}
-REASONS = {
-    "interrupted": "It ended without a word: the computer slept or lost power, or the process was ended.",
-    "stopped": "Stopped as you asked. What it had learned is saved; it can go on from there.",
-    "finished": "Your LoRA is ready.",
-}
 
 
 class Page(NamedTuple):
@@ -54,200 +26,6 @@ class Page(NamedTuple):
         return [self.header, self.previews, self.words, self.chart, self.log, self.past]
 
 
-# -- what is shown ---------------------------------------------------------------------------------------------------
-
-
-def draw_header(told: Story) -> Node:
-    state = told.state
-    share = state.step / state.total if state.total else 0
-    return node(
-        "div",
-        node(
-            "div",
-            node("h2", bar.title(told)),
-            node("span", WORDS[state.status], cls=f"badge {state.status}"),
-            cls="title",
-        ),
-        view.bar(share, "Progress of this run"),
-        node("p", progress(told), cls="quiet"),
-        draw_reason(told),
-        draw_actions(told),
-        *(node("p", note, cls="note") for note in told.notes[-3:]),
-        cls="header",
-    )
-
-
-def progress(told: Story) -> str:
-    state = told.state
-    parts = [f"step {state.step:,} of {state.total:,}"]
-    if state.active and (not state.step or state.status != "training"):
-        parts.insert(0, state.phase)
-    if told.seconds_left is not None:
-        parts.append(f"{duration(told.seconds_left)} left")
-    if told.seconds_per_step:
-        parts.append(f"{told.seconds_per_step:.2g} s per step")
-    if told.memory:
-        parts.append(f"{told.memory / bar.GB:.1f} GB of memory")
-    return " · ".join(part for part in parts if part)
-
-
-def draw_reason(told: Story) -> Node | None:
-    """Why a run is not going on; for a failed one the sentence first, the details folded."""
-    if told.state.status == "failed":
-        details = told.failure.details if told.failure else tail(told.folder)
-        return node(
-            "div",
-            node("p", node("b", told.state.error or "It failed.")),
-            node("details", node("summary", "Details"), node("pre", details or tail(told.folder))),
-            cls="error",
-            role="alert",
-        )
-    if told.stopping:
-        return node("p", "Stopping after this step, and saving …", cls="note")
-    reason = REASONS.get(told.state.status)
-    return node("p", reason, cls="note") if reason else None
-
-
-def draw_actions(told: Story) -> Node:
-    name = told.folder.name
-    buttons = []
-    if told.state.active:
-        buttons += [view.button("Sample now", "preview", run=name), view.button("Save now", "save", run=name)]
-        buttons += [view.button("Stop and save", "stop", run=name)]
-    elif told.state.status != "finished":
-        where = (
-            f"Resume from step {told.state.step:,}"
-            if any((told.folder / "state").iterdir())
-            else "Start again"
-        )
-        buttons += [view.button(where, "resume", run=name)]
-    if run.checkpoints(told.folder):
-        buttons += [view.button("Try it", "try", cls="" if told.state.active else "primary", run=name)]
-    return node("div", *buttons, cls="actions")
-
-
-def draw_previews(told: Story) -> Node:
-    """Prompts × steps; column 0 is the base model without the LoRA."""
-    if not told.pictures:
-        text = "The first pictures come before the first step: what the model draws without your LoRA."
-        return node("p", text if told.state.active else "This run made no preview pictures.", cls="quiet")
-    steps = sorted({step for step, _ in told.pictures})
-    shown = [steps[i] for i in story.thin(len(steps), MOST_COLUMNS)]
-    prompts = {index: picture.prompt for (_, index), picture in sorted(told.pictures.items())}
-    head = node("tr", node("th", "", scope="col"), *(node("th", column(step), scope="col") for step in shown))
-    rows = [
-        node(
-            "tr",
-            node("th", prompt, scope="row", title=prompt),
-            *(draw_cell(told, step, index) for step in shown),
-        )
-        for index, prompt in prompts.items()
-    ]
-    return node("div", node("table", node("thead", head), node("tbody", *rows)), cls="matrix")
-
-
-def column(step: int) -> str:
-    return "without LoRA" if step == 0 else f"step {step:,}"
-
-
-def draw_cell(told: Story, step: int, index: int) -> Node:
-    picture = told.pictures.get((step, index))
-    if picture is None:
-        return node("td")
-    before = told.pictures.get((0, index)) if step else None
-    image = node(
-        "img", src=served(told, picture, SMALL), alt=f"{picture.prompt}, {column(step)}", data_step=step
-    )
-    cell = node(
-        "button",
-        image,
-        type="button",
-        cls="picture",
-        data_before=served(told, before, LARGE) if before else None,
-        data_after=served(told, picture, LARGE),
-        data_title=f"{picture.prompt} · {column(step)}",
-    )
-    return node("td", cell)
-
-
-def served(told: Story, picture: Picture, size: int) -> str:
-    folder = places.thumbs() / "runs" / told.folder.name
-    return view.url(thumbnail(picture.path, folder, size))
-
-
-def points(told: Story) -> pd.DataFrame:
-    """The chart's rows: loss of each step, smoothed, and held-out; at most MOST_POINTS together."""
-    trained = [step for step in told.steps if step.loss is not None]
-    held_out = [step for step in told.steps if step.held_out is not None]
-    smoothed = story.smooth([step.loss for step in trained])
-    kept = story.thin(len(trained), (MOST_POINTS - len(held_out)) // 2)
-    rows = [(trained[i].step, trained[i].loss, "each step") for i in kept]
-    rows += [(trained[i].step, smoothed[i], "smoothed") for i in kept]
-    rows += [(step.step, step.held_out, "held-out") for step in held_out]
-    return pd.DataFrame(rows, columns=["step", "loss", "line"])
-
-
-def draw_words(told: Story) -> Node:
-    """The curve in words, for those who can't see it, and what to make of it."""
-    trained = [step.loss for step in told.steps if step.loss is not None]
-    held_out = [step.held_out for step in told.steps if step.held_out is not None]
-    sentences = []
-    if trained:
-        sentences.append(f"Loss {story.smooth(trained)[-1]:.3f}.")
-    if len(held_out) > 1:
-        change = held_out[-1] / held_out[0] - 1
-        sentences.append(
-            f"Held-out loss {held_out[-1]:.4f}, {abs(change):.0%} {'lower' if change < 0 else 'higher'} than at the start."
-        )
-    sentences.append("The curve is noisy by nature; the pictures tell more.")
-    return node("p", " ".join(sentences), cls="quiet")
-
-
-def draw_log(told: Story) -> Node:
-    return node("pre", tail(told.folder) or "Nothing yet.", cls="log", tabindex="0")
-
-
-def tail(folder: Path) -> str:
-    """The last lines that the trainer printed."""
-    path = folder / "log.txt"
-    if not path.exists():
-        return ""
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 20_000))
-        text = file.read().decode("utf-8", "replace")
-    return "\n".join(line.rpartition("\r")[2] for line in text.splitlines()[-LOG_LINES:])
-
-
-def draw_past(runs: list[Run]) -> Node:
-    if not runs:
-        return node("p", "No runs yet.", cls="quiet")
-    return node("ul", *(draw_run(found) for found in runs[:MOST_RUNS]), cls="runs")
-
-
-def draw_run(found: Run) -> Node:
-    name, state = found.folder.name, found.state
-    buttons = [view.button("Open", "watch", run=name)]
-    if state.status in ("interrupted", "stopped", "failed", "paused"):
-        buttons.append(view.button("Resume", "resume", run=name))
-    if run.checkpoints(found.folder):
-        buttons.append(view.button("Try it", "try", run=name))
-    return node(
-        "li",
-        node("b", found.name),
-        node("span", WORDS[state.status], cls=f"badge {state.status}"),
-        node("span", f"{when(found.started)} · step {state.step:,} of {state.total:,}", cls="quiet"),
-        node("span", *buttons, cls="actions"),
-    )
-
-
-def when(moment: datetime) -> str:
-    return f"{moment:%d %B %Y, %H:%M}".lstrip("0")
-
-
-def menu(runs: list[Run]) -> list[tuple[str, str]]:
-    return [(f"{found.name} · {when(found.started)}", found.folder.name) for found in runs]
-
-
 # -- handlers --------------------------------------------------------------------------------------------------------
 
 
@@ -255,7 +33,7 @@ def poll(page: Page, run_id: str | None, seen: dict[str, Any]) -> dict[gr.compon
     """What has changed on the page since `seen`, which is brought up to date."""
     folder = run.find(run_id or "")
     runs = story.runs()
-    shown: dict[gr.components.Component, Any] = {page.past: draw_past(runs)}
+    shown: dict[gr.components.Component, Any] = {page.past: watch_view.draw_past(runs)}
     if folder is None and runs:  # the page is still opening and will choose one
         return fresh(seen, shown)
     if folder is None:
@@ -265,17 +43,17 @@ def poll(page: Page, run_id: str | None, seen: dict[str, Any]) -> dict[gr.compon
         )
     told = story.read(folder)
     shown |= {
-        page.header: draw_header(told),
-        page.previews: draw_previews(told),
-        page.words: draw_words(told),
-        page.log: draw_log(told),
+        page.header: watch_view.draw_header(told),
+        page.previews: watch_view.draw_previews(told),
+        page.words: watch_view.draw_words(told),
+        page.log: watch_view.draw_log(told),
     }
     updates = fresh(seen, shown)
     drawn = (run_id, len(told.steps), told.steps[-1] if told.steps else None)
     due = seen.get("chart time", 0) < time.time() - CHART_SECONDS or not told.state.active
     if seen.get("chart") != drawn and due:
         seen["chart"], seen["chart time"] = drawn, time.time()
-        updates[page.chart] = gr.update(value=points(told), x_lim=[0, told.state.total])
+        updates[page.chart] = gr.update(value=watch_view.points(told), x_lim=[0, told.state.total])
     return updates
 
 
@@ -322,7 +100,7 @@ def build() -> Page:
                 x="step",
                 y="loss",
                 color="line",
-                color_map=LINES,
+                color_map=watch_view.LINES,
                 height=260,
                 elem_id="chart",
                 show_label=False,

@@ -60,7 +60,7 @@ def polls(home: str) -> dict[str, float]:
     os.environ["LORA_SD_HOME"] = home
     import gradio as gr
 
-    from app import story, watch_page
+    from app import story, watch_page, watch_view
     from lora_sd import config, events, run
 
     for number in range(NUM_RUNS):
@@ -90,7 +90,7 @@ def polls(home: str) -> dict[str, float]:
         seen["chart time"] = 0
         moving.append(timed())
     still = [timed() for _ in range(20)]
-    rows = len(watch_page.points(story.read(recorder.folder)))
+    rows = len(watch_view.points(story.read(recorder.folder)))
     return {
         "first_poll_ms": first,
         "poll_with_a_new_step_and_chart_ms": statistics.median(moving),

@@ -1,0 +1,74 @@
+"""The Make page as facts: what a person chose, what is proposed, what comes of both, and why it can't start."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lora_sd import hardware
+from lora_sd.config import TrainConfig
+
+from . import form, models, plan
+from .plan import Base, Machine
+from .project import Choices, Project
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The Make page as facts: what a person chose, what is proposed, and what comes of both."""
+
+    project: Project
+    choices: Choices
+    base: Base
+    machine: Machine
+    num_pictures: int
+
+    @property
+    def automatic(self) -> dict[str, Any]:
+        proposed = plan.settings(self.choices.kind, self.choices.quality, self.base, self.num_pictures)
+        return form.with_defaults({**proposed, "data.on_bad_image": "skip"})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**self.automatic, **self.choices.changes}
+
+    @property
+    def trigger(self) -> str:
+        if self.choices.trigger is None:
+            return plan.suggest_trigger(self.project.name)
+        return self.choices.trigger
+
+    def lines(self) -> list[plan.Line]:
+        return plan.lines(
+            self.choices.kind, self.choices.quality, self.base, self.num_pictures, self.machine, self.settings
+        )
+
+    def config(self) -> TrainConfig:
+        """The settings of the run. Raises ValueError with one sentence."""
+        named = {
+            "model.base": self.base.source,
+            "data.images": str(self.project.images),
+            "data.trigger": self.trigger.strip(),
+            "output.name": self.project.name,
+        }
+        return form.config({**self.settings, **named})
+
+    def obstacle(self) -> str:
+        """Why training can't start, or nothing."""
+        if not self.num_pictures:
+            return "No usable pictures yet: drop some above, or use the example set."
+        try:
+            self.config()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+
+def machine() -> Machine:
+    best = hardware.best()
+    return Machine(best.kind, best.name, best.total)
+
+
+def fill(project: Project, choices: Choices) -> Sheet:
+    """The page's facts. Raises ValueError for a base model that can't be taught."""
+    here = machine()
+    source = choices.base or plan.propose(models.bases(), here)[0]
+    return Sheet(project, choices, models.base(source), here, len(project.pictures()))
