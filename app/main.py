@@ -105,7 +105,15 @@ def main(given: list[str] | None = None) -> int:
 
     gc.enable()
     auth = (args.username, args.password) if args.password else None
-    pages.launch(address=args.listen, port=port, browser=not args.no_browser, share=args.share, auth=auth)
+    open_to_others = args.share or not is_local(args.listen)
+    pages.launch(
+        pages.build(remote=open_to_others),
+        address=args.listen,
+        port=port,
+        browser=not args.no_browser,
+        share=args.share,
+        auth=auth,
+    )
     return 0
 
 

@@ -260,6 +260,7 @@ def build(*, remote: bool = False) -> Page:
                 trigger = gr.Textbox(
                     label="Trigger word",
                     elem_id="trigger",
+                    placeholder="none: the captions say it all",
                     max_length=200,
                     info="The word you will type to call this LoRA. One that means nothing yet is best.",
                 )

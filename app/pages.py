@@ -1,7 +1,8 @@
-"""The whole page: status bar, Make, Watch, Try it; what crosses from one to another; theme and launch."""
+"""The whole page: status bar, Make, Watch, Try it; what leads from one to another; launch."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -23,61 +24,136 @@ from . import (
     watch_view,
 )
 from .project import names, open_project
+from .theme import theme
 from .view import node
 
 TITLE = "LoRA SD"
+TABS = ("make", "watch", "try")
 ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing leaves it: pictures, captions and
 results stay in its folders, and models are downloaded only when you ask for one."""
 OPENED = "() => { window.pageIsOpen = true; }"  # until then the address is what was asked for, and must stay
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
-GREEN = gr.themes.Color(
-    "#f1f7f4", "#dcebe4", "#bad7ca", "#92bfac", "#6aa58c", "#4b8c71",
-    "#3b775e", "#2f6b53", "#285c47", "#214c3b", "#183a2d", name="moss",
-)  # fmt: skip
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def theme() -> gr.themes.Base:
-    return gr.themes.Base(
-        primary_hue=GREEN,
-        neutral_hue=gr.themes.colors.stone,
-        radius_size=gr.themes.sizes.radius_md,
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "Consolas", "monospace"],
-    ).set(
-        block_background_fill="transparent",
-        block_background_fill_dark="transparent",
-        block_border_width="0px",
-        block_padding="0",
-        block_label_background_fill="transparent",
-        block_label_background_fill_dark="transparent",
-        block_label_border_width="0px",
-        block_title_text_weight="600",
-        block_info_text_size="*text_sm",
-        block_shadow="none",
-        form_gap_width="14px",
-        block_info_text_color="*neutral_600",
-        block_info_text_color_dark="*neutral_400",
-        input_background_fill="white",
-        input_background_fill_dark="*neutral_800",
-        input_border_width="1px",
-        input_border_color="*neutral_300",
-        input_border_color_dark="*neutral_700",
-        checkbox_label_background_fill="white",
-        checkbox_label_background_fill_dark="*neutral_800",
-        checkbox_label_border_width="1px",
-        checkbox_label_border_color="*neutral_300",
-        checkbox_label_border_color_dark="*neutral_700",
-        button_primary_background_fill="#2f6b53",
-        button_primary_background_fill_hover="#285c47",
-        button_primary_background_fill_dark="#3f7d63",
-        button_primary_text_color="white",
-        button_secondary_background_fill="white",
-        button_secondary_background_fill_dark="*neutral_800",
-        button_border_width="1px",
-        button_secondary_border_color="*neutral_300",
-        button_secondary_border_color_dark="*neutral_700",
-    )
+class Pages(NamedTuple):
+    tabs: gr.Tabs
+    status: gr.HTML
+    make: make_page.Page
+    watch: watch_page.Page
+    attempt: try_page.Page
+
+    def destinations(self) -> list[gr.components.Component]:
+        """What a button may change that leads to Watch or Try it."""
+        return [self.tabs, self.watch.run, *self.attempt.loras, *self.attempt.of_lora()]
+
+
+Updates = dict[Any, Any]
+
+
+# -- handlers --------------------------------------------------------------------------------------------------------
+
+
+def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
+    """The page as it opens: the last project, and the tab and run of its address."""
+    models.refresh()
+    latest = names()
+    lora = loras.newest(asked["run"]) if "run" in asked else None
+    updates = make_page.opened(pages.make, open_project(latest[0] if latest else None))
+    updates |= try_page.offered(pages.attempt, lora)
+    updates |= watch(pages, watch_page.choose(asked.get("run")))
+    updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
+    return updates
+
+
+def watch(pages: Pages, run_id: str | None) -> Updates:
+    """Watch, on that run."""
+    menu = gr.update(choices=watch_view.menu(story.runs()), value=run_id)
+    return {pages.tabs: gr.Tabs(selected="watch"), pages.watch.run: menu}
+
+
+def begun(pages: Pages, values: Mapping[str, Any]) -> Updates:
+    """A training begins; the memory of Try it is given back for it."""
+    try:
+        folder = make_page.create(values)
+    except ValueError as error:
+        return {pages.make.obstacle: node("p", str(error), cls="obstacle")}
+    drawing.client.free()
+    run.start(folder)
+    return watch(pages, folder.name)
+
+
+def answered(pages: Pages, click: Mapping[str, str]) -> Updates:
+    """Do what a button of the bar or of Watch asks for; where it leads."""
+    folder = run.find(click.get("run", ""))
+    if folder is None:
+        return {}
+    match click["act"]:
+        case "watch":
+            return watch(pages, folder.name)
+        case "try":
+            return {pages.tabs: gr.Tabs(selected="try")} | try_page.offered(
+                pages.attempt, loras.newest(folder.name)
+            )
+        case "resume":
+            return resumed(pages, folder)
+        case "stop" | "preview" | "save" as asked:
+            run.command(folder, asked)
+    return {}
+
+
+def resumed(pages: Pages, folder: Path) -> Updates:
+    if busy := story.active():
+        gr.Warning(f"{busy.name} is still training; stop it first, or wait until it is done.")
+        return {}
+    drawing.client.free()
+    run.start(folder)
+    return watch(pages, folder.name)
+
+
+def polled(pages: Pages, run_id: str | None, seen: dict[str, Any]) -> Updates:
+    """What a tab has to show anew; `seen` is what it shows already, and is brought up to date."""
+    current = story.active()
+    views = {
+        pages.status: bar.draw(story.read(current.folder) if current else None),
+        pages.attempt.notice: try_page.draw_notice(),
+        pages.make.download_state: make_view.draw_download(models.current),
+    }
+    updates = watch_page.poll(pages.watch, run_id, seen) | watch_page.fresh(seen, views)
+    facts = {
+        "runs": watch_view.menu(story.runs()),
+        "loras": loras.menu(),
+        "models": models.current.finished,
+        "downloading": models.current.running,
+        "busy": try_page.on_card(),
+    }
+    for name, fact in facts.items():
+        if seen.get(name) != fact:
+            seen[name] = fact
+            updates |= follow(pages, name, fact)
+    return updates
+
+
+def follow(pages: Pages, name: str, fact: Any) -> Updates:
+    """What a new fact changes in menus and buttons."""
+    match name:
+        case "runs":
+            return {pages.watch.run: gr.update(choices=fact)}
+        case "loras":
+            return {menu: gr.update(choices=[("none", ""), *fact]) for menu in pages.attempt.loras}
+        case "models":
+            return {pages.make.base: gr.update(choices=models.menu())}
+        case "downloading":
+            return {
+                pages.make.download: gr.update(interactive=not fact),
+                pages.make.cancel_download: gr.update(visible=fact),
+            }
+        case "busy":
+            return {pages.attempt.on_cpu: gr.update(visible=fact, value=fact)}
+    raise AssertionError(name)
+
+
+# -- layout and wiring -----------------------------------------------------------------------------------------------
 
 
 def build(*, remote: bool = False) -> gr.Blocks:
@@ -85,164 +161,53 @@ def build(*, remote: bool = False) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         status = bar.component()
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Make", id="make") as make_tab:
+            with gr.Tab("Make", id="make"):
                 make = make_page.build(remote=remote)
-            with gr.Tab("Watch", id="watch") as watch_tab:
-                watch = watch_page.build()
-            with gr.Tab("Try it", id="try") as try_tab:
+            with gr.Tab("Watch", id="watch"):
+                watching = watch_page.build()
+            with gr.Tab("Try it", id="try"):
                 attempt = try_page.build(remote=remote)
         with gr.Accordion("About", open=False, elem_id="about", elem_classes="fold"):
             gr.Markdown(ABOUT)
             gr.Markdown(credits(), elem_id="credits")
-        seen = gr.State({})
-        timer = gr.Timer(1)
-
         make_page.wire(make)
         try_page.wire(attempt)
-
-        def poll(run_id: str | None, seen: dict[str, Any]) -> Any:
-            return {**changes(status, make, watch, attempt, run_id, seen), seen_state: seen}
-
-        seen_state = seen
-        polled = [status, *watch.outputs(), watch.run, *attempt.loras, attempt.notice, attempt.on_cpu]
-        polled += [make.download_state, make.download, make.cancel_download, make.base, seen]
-        timer.tick(poll, [watch.run, seen], polled, queue=False, **PRIVATE)
-        watch.run.change(poll, [watch.run, seen], polled, queue=False, **PRIVATE)
-
-        goes_to_watch = [tabs, watch.run]
-        goes_to_try = [
-            attempt.base,
-            attempt.prompt,
-            attempt.negative,
-            attempt.seed,
-            attempt.steps,
-            attempt.guidance,
-        ]
-        goes_to_try += [
-            attempt.sampler,
-            attempt.about,
-            attempt.download,
-            attempt.download_plain,
-            *attempt.loras,
-        ]
-
-        def begin(**values: Any) -> Any:
-            try:
-                folder = make_page.create(values)
-            except ValueError as error:
-                return {make.obstacle: node("p", str(error), cls="obstacle")}
-            drawing.client.free()
-            run.start(folder)
-            return {
-                tabs: gr.Tabs(selected="watch"),
-                watch.run: gr.update(choices=watch_view.menu(story.runs()), value=folder.name),
-            }
-
-        make.start.click(
-            begin, inputs_kwargs=make.inputs(), outputs=[*goes_to_watch, make.obstacle], **PRIVATE
-        )
-
-        def act(event: gr.EventData) -> Any:
-            return answer(event._data, tabs, watch, attempt) or gr.skip()
-
-        for part in (status, watch.header, watch.past):
-            part.click(act, None, [*goes_to_watch, *goes_to_try], **PRIVATE)
-
-        def open_page(request: gr.Request) -> Any:
-            asked = dict(request.query_params)
-            chosen = watch_page.choose(asked.get("run"))
-            latest = names()
-            models.refresh()
-            updates = make_page.opened(make, open_project(latest[0] if latest else None))
-            updates |= try_page.offered(attempt, loras.newest(asked["run"]) if "run" in asked else None)
-            updates[watch.run] = gr.update(choices=watch_view.menu(story.runs()), value=chosen)
-            if asked.get("tab") in ("make", "watch", "try"):
-                updates[tabs] = gr.Tabs(selected=asked["tab"])
-            return updates
-
-        opening = demo.load(open_page, None, [*make.outputs(), *goes_to_watch, *goes_to_try], **PRIVATE)
-        opening.then(None, None, None, js=OPENED, api_visibility="private")
-        for tab, name in ((make_tab, "make"), (watch_tab, "watch"), (try_tab, "try")):
-            tab.select(
-                None,
-                None,
-                None,
-                js=KEEP_IN_ADDRESS.format(name="tab", value=f"'{name}'"),
-                api_visibility="private",
-            )
-        watch.run.change(
-            None,
-            watch.run,
-            None,
-            js=KEEP_IN_ADDRESS.format(name="run", value="value"),
-            api_visibility="private",
-        )
+        wire(demo, Pages(tabs, status, make, watching, attempt))
     return demo
 
 
-def changes(
-    status: gr.HTML,
-    make: make_page.Page,
-    watch: watch_page.Page,
-    attempt: try_page.Page,
-    run_id: str | None,
-    seen: dict[str, Any],
-) -> dict[Any, Any]:
-    """What a tab has to show anew; `seen` is what it shows already."""
-    current = story.active()
-    updates = watch_page.poll(watch, run_id, seen)
-    simple = {
-        status: bar.draw(story.read(current.folder) if current else None),
-        attempt.notice: try_page.draw_notice(),
-        make.download_state: make_view.draw_download(models.current),
-    }
-    updates |= watch_page.fresh(seen, simple)
-    menus = {"runs": watch_view.menu(story.runs()), "loras": loras.menu(), "models": models.current.finished}
-    for name in [name for name, value in menus.items() if seen.get(name) != value]:
-        seen[name] = menus[name]
-        updates |= {
-            "runs": lambda: {watch.run: gr.update(choices=menus["runs"])},
-            "loras": lambda: {
-                part: gr.update(choices=[("none", ""), *menus["loras"]]) for part in attempt.loras
-            },
-            "models": lambda: {make.base: gr.update(choices=models.menu())},
-        }[name]()
-    busy = try_page.on_card()
-    if seen.get("busy") != busy:
-        seen["busy"] = busy
-        updates[attempt.on_cpu] = gr.update(visible=busy, value=busy)
-    if seen.get("downloading") != models.current.running:
-        seen["downloading"] = models.current.running
-        updates |= {
-            make.download: gr.update(interactive=not models.current.running),
-            make.cancel_download: gr.update(visible=models.current.running),
-        }
-    return updates
+def wire(demo: gr.Blocks, pages: Pages) -> None:
+    make, watching, attempt = pages.make, pages.watch, pages.attempt
 
+    def open_page(request: gr.Request) -> Updates:
+        return opened(pages, dict(request.query_params))
 
-def answer(
-    click: dict[str, str], tabs: gr.Tabs, watch: watch_page.Page, attempt: try_page.Page
-) -> dict[Any, Any]:
-    """Do what a button of the bar or of Watch asks for; where it leads."""
-    folder = run.find(click.get("run", ""))
-    if folder is None:
-        return {}
-    opened = {tabs: gr.Tabs(selected="watch"), watch.run: folder.name}
-    match click["act"]:
-        case "watch":
-            return opened
-        case "try":
-            return {tabs: gr.Tabs(selected="try")} | try_page.offered(attempt, loras.newest(folder.name))
-        case "resume":
-            if busy := story.active():
-                gr.Warning(f"{busy.name} is still training; stop it first, or wait until it is done.")
-                return {}
-            drawing.client.free()
-            run.start(folder)
-            return opened
-        case "stop" | "preview" | "save" as asked:
-            run.command(folder, asked)
-    return {}
+    opening = demo.load(open_page, None, [*make.outputs(), *pages.destinations()], **PRIVATE)
+    opening.then(None, js=OPENED, **PRIVATE)
+    for tab in pages.tabs.children:
+        tab.select(None, js=KEEP_IN_ADDRESS.format(name="tab", value=f"'{tab.id}'"), **PRIVATE)
+    watching.run.change(None, watching.run, js=KEEP_IN_ADDRESS.format(name="run", value="value"), **PRIVATE)
+
+    started = [make.obstacle, pages.tabs, watching.run]
+    make.start.click(
+        lambda **values: begun(pages, values), None, started, inputs_kwargs=make.inputs(), **PRIVATE
+    )
+
+    def act(event: gr.EventData) -> Any:
+        return answered(pages, event._data) or gr.skip()
+
+    for part in (pages.status, watching.header, watching.past):
+        part.click(act, None, pages.destinations(), **PRIVATE)
+
+    state = gr.State({})
+
+    def poll(run_id: str | None, seen: dict[str, Any]) -> Updates:
+        return {**polled(pages, run_id, seen), state: seen}
+
+    shown = [pages.status, *watching.outputs(), watching.run, *attempt.loras, attempt.notice, attempt.on_cpu]
+    shown += [make.download_state, make.download, make.cancel_download, make.base, state]
+    polling = [gr.Timer(1).tick, watching.run.change]
+    gr.on(polling, poll, [watching.run, state], shown, queue=False, **PRIVATE)
 
 
 def credits() -> str:
@@ -251,10 +216,11 @@ def credits() -> str:
     return card.replace("\n# ", "\n### ").replace("# ", "### ", 1)
 
 
-def launch(*, address: str, port: int, browser: bool, share: bool, auth: tuple[str, str] | None) -> None:
+def launch(
+    demo: gr.Blocks, *, address: str, port: int, browser: bool, share: bool, auth: tuple[str, str] | None
+) -> None:
     """Serve the page until the program is ended."""
     gr.set_static_paths([places.thumbs(), places.pictures()])
-    demo = build(remote=auth is not None)
     demo.launch(
         server_name=address,
         server_port=port,
@@ -262,7 +228,7 @@ def launch(*, address: str, port: int, browser: bool, share: bool, auth: tuple[s
         share=share,
         auth=auth,
         theme=theme(),
-        css_paths=[Path(view.STATIC / "app.css")],
+        css_paths=[view.STATIC / "app.css"],
         max_file_size="4gb",
         show_error=True,
         run_history=False,

@@ -60,6 +60,11 @@ class Page(NamedTuple):
         strengths = {f"strength_{i}": part for i, part in enumerate(self.strengths)}
         return {name: getattr(self, name) for name in own} | chosen | strengths
 
+    def of_lora(self) -> list[gr.components.Component]:
+        """What follows from the first LoRA."""
+        own = [self.about, self.download, self.download_plain, self.base, self.prompt, self.negative]
+        return [*own, self.seed, self.steps, self.guidance, self.sampler]
+
     def results(self) -> list[gr.components.Component]:
         return [self.progress, self.picture, self.slider, self.table, self.cancel]
 
@@ -364,11 +369,9 @@ def wire(page: Page) -> None:
     page.grid.click(lambda **values: (yield from grid(page, values)), **making)
     page.cancel.click(drawing.client.cancel, queue=False, **quiet)
 
-    from_lora = [page.about, page.download, page.download_plain, page.base, page.prompt, page.negative]
-    from_lora += [page.seed, page.steps, page.guidance, page.sampler]
-    page.loras[0].input(lambda lora: picked(page, lora), page.loras[0], from_lora, **quiet)
+    page.loras[0].input(lambda lora: picked(page, lora), page.loras[0], page.of_lora(), **quiet)
     page.upload.upload(
-        lambda path: offered(page, bring(path)), page.upload, [*page.loras, *from_lora], **quiet
+        lambda path: offered(page, bring(path)), page.upload, [*page.loras, *page.of_lora()], **quiet
     )
     shown = gr.State(1)
     page.more.click(show_another, shown, [shown, *page.rows, page.more], queue=False, **quiet)

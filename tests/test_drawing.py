@@ -1,0 +1,84 @@
+"""From the values of Try it to drawing jobs."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from app import drawing, loras
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    path = tmp_path / "tabby.safetensors"
+    header = {"ss_tag_frequency": '{"10_secret": {}}', "modelspec.title": "tabby"}
+    save_file({"lora_unet_x.lora_down.weight": torch.arange(6.0).reshape(2, 3)}, str(path), metadata=header)
+    return path
+
+
+@pytest.fixture
+def values(lora: Path) -> dict:
+    row = {"lora_0": str(lora), "strength_0": 0.8, "lora_1": "", "strength_1": 0.5}
+    return row | {
+        "base": "starter",
+        "prompt": " a cat ",
+        "negative": "",
+        "seed": 3,
+        "steps": 20.0,
+        "guidance": 5,
+        "sampler": "euler",
+        "size": "",
+        "on_cpu": False,
+    }
+
+
+def test_a_job_holds_the_chosen_loras_each_at_its_strength(values, lora):
+    job = drawing.job(values, 2)
+    assert job["loras"] == [[str(lora), 0.8]]
+    assert (job["prompt"], job["steps"], job["size"], job["device"]) == ("a cat", 20, None, "auto")
+
+
+def test_compare_has_the_same_job_with_every_lora_off(values, lora):
+    without, with_it = drawing.without_and_with(drawing.job(values, 2))
+    assert without == with_it | {"loras": [[str(lora), 0.0]]}
+
+
+def test_another_strength_is_another_picture_and_the_same_job_is_the_same(values):
+    job = drawing.job(values, 2)
+    assert drawing.kept(drawing.at(job, 0.8)) == drawing.kept(job) != drawing.kept(drawing.at(job, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"prompt": " "}, "Write what the picture should show."),
+        ({"size": "wide"}, "The size is 'wide'; write width × height"),
+        ({"lora_1": "{lora}"}, "chosen twice"),
+        ({"lora_0": "/nowhere/a.safetensors"}, "There is no LoRA at /nowhere/a.safetensors"),
+        ({"lora_0": "/etc/passwd"}, "passwd is not a .safetensors file"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(values, lora, change, sentence):
+    changed = {name: str(value).format(lora=lora) for name, value in change.items()}
+    with pytest.raises(ValueError) as error:
+        drawing.job(values | changed, 2)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["768x512", "768 × 512", " 768 512 "])
+def test_sizes_are_read_as_people_write_them(text):
+    assert drawing.size(text) == (768, 512)
+
+
+def test_a_copy_without_details_has_the_same_weights_and_no_captions(lora):
+    plain = loras.without_details(lora)
+    before, after = load_file(lora), load_file(plain)
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    data = plain.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    assert b"secret" not in data and length % 8 == 0
+    assert "__metadata__" in json.loads(data[8 : 8 + length])
+    assert plain.name == lora.name
