@@ -146,11 +146,11 @@ def choose(device: str = "auto", precision: str = "auto") -> "tuple[torch.device
     if not there[kind]:
         raise ValueError(
             f"machine.device is {kind!r}, and PyTorch {torch.__version__} finds none here; choose 'auto', or ask "
-            "python launch.py doctor what is missing"
+            "python launch.py doctor what is missing."
         )
     if kind == "cpu" and precision == "fp16":
         raise ValueError(
-            "machine.precision is 'fp16', which the processor can't train in; choose 'auto' or 'fp32'"
+            "machine.precision is 'fp16', which the processor can't train in; choose 'auto' or 'fp32'."
         )
     if precision == "auto":
         precision = (

@@ -1,6 +1,7 @@
 """Tiny random models of the real structure, a home of its own for every test, and one thread."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,18 @@ TOKENIZER = Path(__file__).parent.parent / "lora_sd" / "models" / "configs" / "t
 PIXELS = 128  # the tiny models' resolution: latents of 16 × 16
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need what this machine has not are skipped, and the report says which and why."""
+    missing = {
+        "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
+        "browser": None if shutil.which("chromium") else "needs Chromium",
+    }
+    for item in items:
+        for marker, why in missing.items():
+            if why and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ def same(ours, theirs):
 
 def by_diffusers(kind, model, lora, prompt, **options):
     """The picture of diffusers and peft, with every adapter of the file in place."""
-    pipeline = kind.from_pretrained(model, torch_dtype=torch.float32)
+    pipeline = kind.from_pretrained(model, dtype=torch.float32)
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.load_lora_weights(lora, adapter_name="ours")
     pipeline.set_progress_bar_config(disable=True)

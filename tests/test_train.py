@@ -214,3 +214,33 @@ def test_a_full_disk_while_saving_gets_a_sentence_and_loses_nothing(tiny_folder,
     assert isinstance(told[-1], events.Failed) and "disk is full" in told[-1].text
     monkeypatch.undo()
     assert body(train(config, folder=folder)) == body(whole)
+
+
+def losses(config):
+    train(config)
+    return [
+        e.loss for e in run.read_events(run.list_runs()[0].folder)[0] if isinstance(e, events.Step) and e.step
+    ]
+
+
+@pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_half_precision_trains_to_nearly_the_same_losses(tiny_folder, pictures, name, text_encoders):
+    """The base in bf16 under autocast, the adapters in fp32: a graphics card's way, on the processor."""
+    config = config_for(
+        tiny_folder(name), pictures, **{"lora.text_encoders": text_encoders, "optim.learning_rate": 1e-3}
+    )
+    full, half = (losses(cfg.changed(config, {"machine.precision": p})) for p in ("fp32", "bf16"))
+    assert half == pytest.approx(full, rel=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["sd15", "sd2-v", "sdxl"])
+def test_a_card_trains_to_nearly_the_losses_of_the_processor(tiny_folder, pictures, name, precision):
+    config = config_for(
+        tiny_folder(name), pictures, **{"lora.text_encoders": True, "optim.learning_rate": 1e-3}
+    )
+    on_cpu = losses(cfg.changed(config, {"machine.device": "cpu"}))
+    on_card = losses(cfg.changed(config, {"machine.device": "cuda", "machine.precision": precision}))
+    assert on_card == pytest.approx(on_cpu, rel=0.05)
