@@ -239,7 +239,7 @@ def build(*, remote: bool = False) -> Page:
                 upload = gr.UploadButton(
                     "Open a .safetensors", size="sm", file_types=[".safetensors"], elem_id="open-lora"
                 )
-            prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt")
+            prompt = gr.Textbox("", label="Prompt", lines=3, elem_id="prompt")
             with gr.Row():
                 generate_button = gr.Button(
                     "Generate", variant="primary", size="md", elem_id="generate", min_width=90
@@ -255,7 +255,7 @@ def build(*, remote: bool = False) -> Page:
                     elem_id="try-base",
                 )
                 negative = gr.Textbox(
-                    label="Negative prompt", elem_id="negative", info="What the picture should not show."
+                    "", label="Negative prompt", elem_id="negative", info="What the picture should not show."
                 )
                 with gr.Row():
                     seed = gr.Number(
@@ -267,6 +267,7 @@ def build(*, remote: bool = False) -> Page:
                 steps = gr.Slider(1, 100, defaults.steps, step=1, label="Steps", elem_id="steps")
                 guidance = gr.Slider(1, 20, defaults.guidance, step=0.5, label="Guidance", elem_id="guidance")
                 size = gr.Textbox(
+                    "",
                     label="Size",
                     placeholder="the model's own",
                     info="Width × height, like 768 × 512.",
