@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_sd import config as cfg
 from lora_sd import run
 from lora_sd.data.folder import STARTER_SETS, natural
 
@@ -17,6 +18,8 @@ from .uploads import Added, Skipped
 
 FIRST = "my-lora"  # the project of someone who has none yet
 EXAMPLE = "example"
+PRESET = Path(__file__).parent.parent / "presets" / "starter_quick.toml"  # what suits the example set
+SHOWN = ("validate.images", "preview.prompts", "preview.guidance", "preview.seed")
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def example() -> Project:
     """The shipped example set as a project, with the choices that suit it."""
     project = open_project(EXAMPLE)
     project.add([STARTER_SETS / "streamline" / "train"])
-    held_out = {"validate.images": "starter:streamline/heldout"}
-    project.choose(Choices(trigger="", kind="Style", base="starter", changes=held_out))
+    preset = cfg.differences(cfg.load(PRESET))
+    changes = {name: preset[name] for name in SHOWN if name in preset}
+    project.choose(Choices(trigger="", kind="Style", base="starter", changes=changes))
     return project

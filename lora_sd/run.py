@@ -9,6 +9,7 @@ runs/20261122-141530-mycat/
 
 import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -196,8 +197,13 @@ def find(run_id: str, root: Path | None = None) -> Path | None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The run's LoRA files, oldest first, the final one last."""
-    return sorted((folder / "checkpoints").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+    """The run's LoRA files by step, the final one last. Their times say nothing in a copied folder."""
+    return sorted((folder / "checkpoints").glob("*.safetensors"), key=_step_of)
+
+
+def _step_of(path: Path) -> float:
+    number = re.search(r"-(\d{6})$", path.stem)
+    return int(number[1]) if number else math.inf
 
 
 class Recorder:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from . import errors
 from .run import home
 
 Message = dict[str, Any]
@@ -221,7 +222,7 @@ class Desk:
         except Cancelled:
             return {"kind": "cancelled"}
         except Exception as error:
-            return {"kind": "failed", "text": _sentence(error), "details": traceback.format_exc()}
+            return {"kind": "failed", "text": errors.sentence(error), "details": traceback.format_exc()}
         self.answer(job["id"], kind="picture", path=str(path))
         return {"kind": "done", "loads": self.studio.loads}
 
@@ -233,14 +234,6 @@ class Desk:
     def answer(self, number: int, **message: Any) -> None:
         self.answers.write(json.dumps({"id": number, **message}) + "\n")
         self.answers.flush()
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, ValueError):
-        return str(error)
-    if "out of memory" in str(error).lower():
-        return "There is not enough memory for this picture; make it smaller, or close other programs that use the card."
-    return f"Making the picture failed: {str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ OURS = {
     "lora_sd.worker": "lora_sd",
     "lora_sd.config": "",
     "lora_sd.events": "",
+    "lora_sd.errors": "",
     "lora_sd.flags": "config",
     "lora_sd.run": "config events",
     "lora_sd.hardware": "",
@@ -34,7 +35,7 @@ OURS = {
     "lora_sd.lora": "lora models.family models.header __version__",
     "lora_sd.lora.layers": "",
     "lora_sd.sample": "models lora",
-    "lora_sd.training": "training data models lora sample config events run hardware",
+    "lora_sd.training": "training data models lora sample config events errors run hardware",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
     "app": "app config flags events run hardware worker data.folder data.captions data.buckets data.images "

@@ -116,6 +116,13 @@ def test_runs_are_listed_newest_first(tmp_path):
     assert [r.name for r in run.list_runs(tmp_path)] == ["new", "old"]
 
 
+def test_files_are_in_the_order_of_their_steps_whatever_their_times(folder):
+    names = ["cat.safetensors", "cat-000100.safetensors", "cat-000050.safetensors"]
+    for name in names:
+        (folder / "checkpoints" / name).touch()
+    assert [path.name for path in run.checkpoints(folder)] == names[::-1]
+
+
 @pytest.mark.parametrize("run_id", ["", "..", "../secret", "/etc", "gone"])
 def test_only_a_run_of_ours_is_found(folder, run_id):
     assert run.find(run_id, folder.parent) is None and run.find(folder.name, folder.parent) == folder

@@ -4,7 +4,6 @@ The order is the program's one line: pictures → latents → adapters → steps
 """
 
 import contextlib
-import errno
 import os
 import time
 import traceback
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .. import hardware, run, sample
+from .. import errors, hardware, run, sample
 from ..config import TrainConfig
 from ..data.folder import Example, find_examples
 from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Preview, Saved, Step
@@ -56,7 +55,7 @@ def train(config: TrainConfig, on_event: OnEvent | None = None, *, folder: Path 
         tell(Finished(step=recorder.state.step, path="", stopped=True))
         raise
     except Exception as error:
-        failed = Failed(sentence(error), traceback.format_exc())
+        failed = Failed(errors.sentence(error), traceback.format_exc())
         with contextlib.suppress(OSError):  # a full disk may be why: then only the caller can be told
             recorder(failed)
         if on_event:
@@ -65,17 +64,6 @@ def train(config: TrainConfig, on_event: OnEvent | None = None, *, folder: Path 
     finally:
         with contextlib.suppress(OSError):
             recorder.close()
-
-
-def sentence(error: Exception) -> str:
-    """What to tell a person: what is wrong and what to do."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "The graphics card ran out of memory; use a smaller batch_size or resolution, or close other programs."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full: {error.filename or 'the run folder'} could not be written. Free some space, then resume the run."
-    if isinstance(error, ValueError | ArithmeticError | OSError):
-        return str(error)
-    return f"Something unexpected happened: {type(error).__name__}: {error}"
 
 
 class _Training:

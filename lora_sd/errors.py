@@ -1,0 +1,17 @@
+"""What went wrong, in one sentence for people: what, where, and what to do."""
+
+import errno
+
+
+def sentence(error: BaseException) -> str:
+    """The sentence of an error; ours say it themselves, what comes from below is translated."""
+    text = str(error).strip()
+    if "out of memory" in text.lower() or isinstance(error, MemoryError):
+        return "There is not enough memory; use a smaller batch size or picture, or close other programs that use the card."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "what was being written"
+        return f"The disk is full: {where} could not be saved. Free some space, then go on."
+    if isinstance(error, ValueError | ArithmeticError | OSError):
+        return text
+    last = text.splitlines()[-1] if text else "no more is known"
+    return f"Something unexpected happened: {type(error).__name__}: {last}"
