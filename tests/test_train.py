@@ -216,6 +216,23 @@ def test_a_full_disk_while_saving_gets_a_sentence_and_loses_nothing(tiny_folder,
     assert body(train(config, folder=folder)) == body(whole)
 
 
+def test_awkward_pictures_and_captions_train_and_are_told(tiny_folder, pictures):
+    """What real folders hold: a damaged picture, a tiny one, other encodings, a caption of 300 tokens."""
+    good = (pictures / "0.png").read_bytes()
+    (pictures / "cut.png").write_bytes(good[: len(good) // 2])
+    (pictures / "text.png").write_text("not a picture")
+    (pictures / "empty.png").touch()
+    Image.new("RGB", (63, 100), "red").save(pictures / "tiny.png")
+    (pictures / "tiny.txt").write_bytes("déjà vu".encode("latin-1"))
+    (pictures / "0.txt").write_bytes("\ufeffwith a mark".encode())
+    (pictures / "1.txt").write_text("many words " * 150)
+    train(config_for(tiny_folder("sd15"), pictures, **{"data.on_bad_image": "skip", "data.trigger": "sks"}))
+    notes = " ".join(
+        e.text for e in run.read_events(run.list_runs()[0].folder)[0] if isinstance(e, events.Note)
+    )
+    assert all(name in notes for name in ("cut.png", "text.png", "empty.png", "tiny.png", "tiny.txt"))
+
+
 def losses(config):
     train(config)
     return [

@@ -146,6 +146,9 @@ class Models:
         `sizes` (B, 6) is original h, w, crop top, left, target h, w in pixels; used where the family has size conditioning.
         """
         added = None
-        if self.family.size_conditioning:
-            added = {"text_embeds": conditioning.pooled.to(x.dtype), "time_ids": sizes.to(x)}
+        if self.family.size_conditioning:  # sizes stay in fp32: in bf16, 1365 pixels would be 1368
+            added = {
+                "text_embeds": conditioning.pooled.to(x.dtype),
+                "time_ids": sizes.to(x.device, torch.float32),
+            }
         return self.unet(x, t, conditioning.tokens.to(x.dtype), added_cond_kwargs=added, return_dict=False)[0]
