@@ -40,9 +40,9 @@ class Page(NamedTuple):
     reset: gr.Button
     settings: dict[str, gr.components.Component]
     automatic: gr.State
-    command: gr.Code
-    python: gr.Code
-    toml: gr.Code
+    command: gr.Textbox
+    python: gr.Textbox
+    toml: gr.Textbox
     offer: gr.Dropdown
     download: gr.Button
     cancel_download: gr.Button
@@ -317,11 +317,22 @@ def build(*, remote: bool = False) -> Page:
     with gr.Accordion(
         "Show as command, Python or settings file", open=False, elem_id="recipes", elem_classes="fold"
     ):
-        command = gr.Code(
-            label="Command line", language="shell", interactive=False, elem_id="as-command", wrap_lines=True
+        command, python, toml = (
+            gr.Textbox(
+                label=label,
+                lines=lines,
+                max_lines=40,
+                interactive=False,
+                buttons=["copy"],
+                elem_id=elem_id,
+                elem_classes="code",
+            )
+            for label, lines, elem_id in (
+                ("Command line", 3, "as-command"),
+                ("Python", 8, "as-python"),
+                ("Settings file", 12, "as-toml"),
+            )
         )
-        python = gr.Code(label="Python", language="python", interactive=False, elem_id="as-python")
-        toml = gr.Code(label="Settings file", language=None, interactive=False, elem_id="as-toml")
     return Page(
         project=project, files=files, folder=folder, add_folder=add_folder_button, use_example=use_example,
         clear=clear_button, pictures=pictures, trigger=trigger, kind=kind, quality=quality, base=base,

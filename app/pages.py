@@ -19,6 +19,7 @@ from . import (
     places,
     story,
     try_page,
+    try_view,
     view,
     watch_page,
     watch_view,
@@ -116,7 +117,7 @@ def polled(pages: Pages, run_id: str | None, seen: dict[str, Any]) -> Updates:
     current = story.active()
     views = {
         pages.status: bar.draw(story.read(current.folder) if current else None),
-        pages.attempt.notice: try_page.draw_notice(),
+        pages.attempt.notice: try_view.draw_notice(),
         pages.make.download_state: make_view.draw_download(models.current),
     }
     updates = watch_page.poll(pages.watch, run_id, seen) | watch_page.fresh(seen, views)
@@ -125,7 +126,7 @@ def polled(pages: Pages, run_id: str | None, seen: dict[str, Any]) -> Updates:
         "loras": loras.menu(),
         "models": models.current.finished,
         "downloading": models.current.running,
-        "busy": try_page.on_card(),
+        "busy": try_view.on_card(),
     }
     for name, fact in facts.items():
         if seen.get(name) != fact:

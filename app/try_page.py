@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from lora_sd import config as cfg
-from lora_sd import hardware
 from lora_sd.config import PreviewSettings
-from lora_sd.lora.inspection import Inspection, inspect
+from lora_sd.lora.inspection import inspect
 
-from . import drawing, loras, models, story, view
-from .view import Node, node
+from . import drawing, loras, models, story, try_view, view
+from .view import node
 
 MOST_LORAS = 4  # at once
 GRID = (-0.5, 0.0, 0.5, 0.8, 1.0, 1.5)  # strengths
@@ -88,12 +87,12 @@ def make(page: Page, values: dict[str, Any], arrange: Arrange, show: Show) -> It
         for number, job in enumerate(jobs, 1):
             title = f"Picture {number} of {len(jobs)}" if len(jobs) > 1 else "Drawing"
             start = title if drawing.client.alive else "Loading the model"
-            yield {page.progress: draw_progress(start, 0, 1), page.cancel: gr.update(visible=True)}
+            yield {page.progress: try_view.draw_progress(start, 0, 1), page.cancel: gr.update(visible=True)}
             for news in drawing.draw(job):
                 if isinstance(news, Path):
                     pictures.append(str(news))
                 else:
-                    yield {page.progress: draw_progress(title, *news)}
+                    yield {page.progress: try_view.draw_progress(title, *news)}
         yield show(page, pictures) | finished(page)
     except ValueError as error:
         yield finished(page, str(error))
@@ -119,10 +118,6 @@ def grid(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
         return only(page, page.table, list(zip(pictures, captions, strict=True)))
 
     return make(page, values, lambda job: [drawing.at(job, strength) for strength in GRID], show)
-
-
-def draw_progress(text: str, done: int, total: int) -> Node:
-    return node("div", node("span", f"{text} …", cls="quiet"), view.bar(done / total, text))
 
 
 def finished(page: Page, text: str = "") -> Updates:
@@ -166,19 +161,12 @@ def picked(page: Page, lora: str | None) -> Updates:
             page.download_plain: off,
         }
     updates: Updates = {
-        page.about: draw_about(known),
+        page.about: try_view.draw_about(known),
         page.download: gr.update(value=str(loras.offered(path)), interactive=True),
         page.download_plain: gr.update(value=str(loras.without_details(path)), interactive=True),
     }
     found = loras.run_of(lora)
     return updates | (from_run(page, story.read(found)) if found else {})
-
-
-def draw_about(known: Inspection) -> Node:
-    ranks = ", ".join(map(str, known.ranks))
-    facts = [f"rank {ranks}" if ranks else "", f"{known.size / 2**20:.1f} MB"]
-    word = [node("span", "Trigger word "), node("b", known.trigger), " · "] if known.trigger else []
-    return node("p", *word, node("span", " · ".join(filter(None, facts)), cls="quiet"))
 
 
 def from_run(page: Page, told: story.Story) -> Updates:
@@ -194,23 +182,6 @@ def from_run(page: Page, told: story.Story) -> Updates:
         page.guidance: preview.guidance,
         page.sampler: preview.sampler,
     }
-
-
-def draw_notice() -> Node | None:
-    """That a training holds the machine, and what that means here."""
-    busy = story.active()
-    if busy is None:
-        return None
-    if hardware.best().kind == "cuda":
-        text = f"{busy.name} is training on the graphics card. Pictures can be made on the processor meanwhile, slowly."
-    else:
-        text = f"{busy.name} is training. Pictures can be made meanwhile; both get slower."
-    return node("p", text, cls="note")
-
-
-def on_card() -> bool:
-    """Whether a training holds the graphics card now."""
-    return hardware.best().kind == "cuda" and story.active() is not None
 
 
 def bring(path: str) -> str:
