@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, get_args
 
 import psutil
 
@@ -30,6 +30,7 @@ from . import events
 from .events import Event
 
 Command = Literal["stop", "pause", "preview", "save"]
+COMMANDS: tuple[Command, ...] = get_args(Command)
 ACTIVE = ("starting", "caching", "training")
 LOGGED = (events.Step, events.Preview, events.Saved, events.Note, events.Failed, events.Finished)
 
@@ -95,6 +96,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
             status="starting", total=read_state(folder).total, step=read_state(folder).step, phase="Starting"
         ),
     )
+    forget_commands(folder)
     detached = (
         {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         if sys.platform == "win32"
@@ -125,6 +127,12 @@ def take(folder: Path, name: Command) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def forget_commands(folder: Path) -> None:
+    """Nothing asked of a run that ended may reach the next process that goes on with it."""
+    for name in COMMANDS:
+        take(folder, name)
 
 
 def read_state(folder: Path) -> State:

@@ -151,6 +151,22 @@ def test_a_stop_while_pictures_are_prepared_leaves_a_run_to_resume(tiny_folder, 
     assert train(config, folder=folder).exists()
 
 
+def test_a_stop_asked_for_twice_does_not_stop_the_resumed_run(tiny_folder, pictures):
+    config = config_for(tiny_folder("sd15"), pictures)
+    stop = stop_at(2)
+
+    def impatient(event):
+        stop(event)
+        if isinstance(event, events.Saved):
+            run.command(run.list_runs()[0].folder, "stop")
+
+    train(config, impatient)
+    folder = run.list_runs()[0].folder
+    assert run.read_state(folder).status == "stopped"
+    train(config, folder=folder)
+    assert run.read_state(folder).status == "finished"
+
+
 def test_the_held_out_loss_is_told_from_step_0(tiny_folder, pictures):
     held_out = pictures.parent / "held_out"
     shutil.copytree(pictures, held_out)

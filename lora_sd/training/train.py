@@ -19,14 +19,13 @@ from ..data.folder import Example, find_examples
 from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Preview, Saved, Step
 from ..lora import formats, layers, metadata, targets
 from ..models import text
+from ..models.family import Conditioning
 from ..models.load import load
 from . import cadence, loop, optim, prepare, state
 from .loop import Condition
 from .loss import held_out_loss
 
 DEFAULT_PROMPTS = 3  # how many of the captions become preview prompts where none are given
-
-
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -87,9 +86,8 @@ class _Training:
             prediction=config.model.prediction,
             clip_skip=config.model.clip_skip,
         )
-        self.base_hashes = ThreadPoolExecutor(1).submit(
-            metadata.base_hashes, self.models.path
-        )  # seconds, for a big file
+        hashing = ThreadPoolExecutor(1)  # takes seconds for a big file, and is wanted at the first save
+        self.base_hashes = hashing.submit(metadata.base_hashes, self.models.path)
         self.data = self.encoded(train_on, "Preparing picture")
         self.held_out = self.encoded(held_out, "Preparing held-out picture") if held_out else None
         self.inject()
@@ -156,14 +154,14 @@ class _Training:
     def text(self) -> Condition:
         """captions → text states: encoded anew at each step while the encoders learn, else once."""
         if any(part != "unet" for part in self.modules):
-            return lambda captions: self.encode(captions)
+            return self.encode
         captions = self.data.captions() + (self.held_out.captions() if self.held_out else [])
         progress = self.progress("caching", "Reading caption")
         return prepare.cached_text(
             self.models, captions, run.home() / "cache", self.encode, on_progress=progress
         )
 
-    def encode(self, captions: list[str]):
+    def encode(self, captions: list[str]) -> Conditioning:
         with self.models.autocast():
             return text.encode(self.models, captions)
 
@@ -222,6 +220,7 @@ class _Training:
         return next((word for word in ("stop", "pause") if run.take(self.folder, word)), "")
 
     def end(self, path: Path, step: int, ending: str = "") -> Path:
+        run.forget_commands(self.folder)
         self.tell(Finished(step=step, path=self.relative(path), stopped=bool(ending)))
         if ending == "pause":
             self.say("paused", f"Paused at step {step}")
@@ -264,11 +263,8 @@ class _Training:
         """The LoRA of `step` as a file, and the state to go on from; told once both are complete."""
         final = step == self.config.optim.steps
         name = run.safe_name(self.config.output.name)
-        path = (
-            self.folder
-            / "checkpoints"
-            / (f"{name}.safetensors" if final else f"{name}-{step:06d}.safetensors")
-        )
+        stem = name if final else f"{name}-{step:06d}"
+        path = self.folder / "checkpoints" / f"{stem}.safetensors"
         parts = self.models.parts()
         formats.save(
             path,
