@@ -63,8 +63,7 @@ def test_every_family_trains(tiny_folder, pictures, name, text_encoders):
     assert any(key.startswith("lora_te") for key in tensors) == text_encoders
 
 
-@pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize(("schedule", "text_encoders"), [("cosine", False), ("constant", True)])
 def test_10_steps_are_5_and_5_bit_for_bit(tiny_folder, pictures, schedule, text_encoders):
     config = config_for(
         tiny_folder("sd15"),
