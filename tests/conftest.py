@@ -9,8 +9,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no tes
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("here", deadline=None)  # a busy machine is no bug
+settings.load_profile("here")
 
 TOKENIZER = Path(__file__).parent.parent / "lora_sd" / "models" / "configs" / "tokenizer"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 PIXELS = 128  # the tiny models' resolution: latents of 16 × 16
 
 torch.set_num_threads(1)
@@ -20,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need what this machine has not are skipped, and the report says which and why."""
     missing = {
         "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
-        "browser": None if shutil.which("chromium") else "needs Chromium",
+        "browser": None if any(map(shutil.which, CHROMIUM)) else "needs Chromium",
     }
     for item in items:
         for marker, why in missing.items():

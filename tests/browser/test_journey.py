@@ -47,8 +47,10 @@ def test_pictures_become_a_lora_that_diffusers_loads(app, page, tmp_path: Path):
 
     page.locator("#header").get_by_role("button", name="Try it").click()
     expect(page.locator("#prompt textarea")).to_have_value("cow face")
+    page.locator("#compare").click()
+    expect(page.locator("#compare-slider img").first).to_be_visible(timeout=SLOW)
     page.locator("#try-more").get_by_role("button", name="More").click()
-    set_number(page, "#steps", "3")
+    set_number(page, "#steps", "4")
     without = draw_at(page, "0")
     with_lora = draw_at(page, "1")
     assert ImageChops.difference(without, with_lora).getbbox() is not None
