@@ -1,5 +1,6 @@
 """What the README says to type works as written, only shorter."""
 
+import os
 import re
 import shlex
 import shutil
@@ -45,7 +46,8 @@ def test_the_python_runs(clone):
     preset = clone / "presets" / "starter_quick.toml"
     quick = {"optim.steps": 1, "preview.every": 0, "validate.images": "", "lora.rank": 2}
     preset.write_text(cfg.dumps(cfg.changed(cfg.load(preset), quick)))
-    subprocess.run([sys.executable, "-c", PYTHON], check=True, cwd=clone, env=None, timeout=300)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", PYTHON], check=True, cwd=clone, env=env, timeout=300)
     assert (clone / "koala.png").exists()
 
 
