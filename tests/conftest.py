@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("here", deadline=None)  # a busy machine is no bug
+settings.register_profile("here", deadline=None, derandomize="CI" in os.environ)  # a busy machine is no bug
 settings.load_profile("here")
 
 TOKENIZER = Path(__file__).parent.parent / "lora_sd" / "models" / "configs" / "tokenizer"
