@@ -1,7 +1,6 @@
 """LoRA files as the Try it page knows them: those of the runs, ones a person brought, and a copy without training details."""
 
 import json
-import re
 import shutil
 import struct
 from pathlib import Path
@@ -32,8 +31,8 @@ def menu() -> list[tuple[str, str]]:
 
 def step(path: Path) -> str:
     """`"mycat-000050.safetensors" -> "step 50"`; the file without a number is the final one."""
-    match = re.search(r"-(\d{6,})$", path.stem)
-    return f"step {int(match[1]):,}" if match else "final"
+    number = run.step_of(path)
+    return "final" if number is None else f"step {number:,}"
 
 
 def newest(run_id: str) -> str | None:

@@ -74,14 +74,12 @@ def watch(pages: Pages, run_id: str | None) -> Updates:
 
 
 def begun(pages: Pages, values: Mapping[str, Any]) -> Updates:
-    """A training begins; the memory of Try it is given back for it."""
+    """A training begins."""
     try:
         folder = make_page.create(values)
     except ValueError as error:
         return {pages.make.obstacle: node("p", str(error), cls="obstacle")}
-    drawing.client.free()
-    run.start(folder)
-    return watch(pages, folder.name)
+    return trained(pages, folder)
 
 
 def answered(pages: Pages, click: Mapping[str, str]) -> Updates:
@@ -107,6 +105,11 @@ def resumed(pages: Pages, folder: Path) -> Updates:
     if busy := story.active():
         gr.Warning(f"{busy.name} is still training; stop it first, or wait until it is done.")
         return {}
+    return trained(pages, folder)
+
+
+def trained(pages: Pages, folder: Path) -> Updates:
+    """Train the run of `folder`, in the memory that Try it gives back, and watch it."""
     drawing.client.free()
     run.start(folder)
     return watch(pages, folder.name)

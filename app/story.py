@@ -70,15 +70,18 @@ class Story:
 
     @property
     def seconds_left(self) -> float | None:
-        recent = [step.seconds for step in self.steps[-RECENT:] if step.seconds]
-        if len(recent) < ENOUGH_STEPS or not self.state.active:
+        if len(self._recent) < ENOUGH_STEPS or not self.state.active:
             return None
-        return statistics.median(recent) * (self.state.total - self.state.step)
+        return statistics.median(self._recent) * (self.state.total - self.state.step)
 
     @property
     def seconds_per_step(self) -> float | None:
-        recent = [step.seconds for step in self.steps[-RECENT:] if step.seconds]
-        return statistics.median(recent) if recent else None
+        return statistics.median(self._recent) if self._recent else None
+
+    @property
+    def _recent(self) -> list[float]:
+        """Seconds of the last steps."""
+        return [step.seconds for step in self.steps[-RECENT:] if step.seconds]
 
     @property
     def stopping(self) -> bool:

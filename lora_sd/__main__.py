@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import config as cfg
 from . import flags, run
-from .events import Event, Failed, Finished, Note, Phase, Preview, Saved, Step
+from .events import Event, Failed, Finished, Note, Phase, Saved, Step
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 
@@ -91,14 +91,10 @@ class Progress:
                 self.count(text, done, total)
             case Step(step=step, total=total) if event.loss is not None:
                 self.step(event)
-            case Preview():
-                pass
             case Saved(path=path, modules=modules):
                 trained = ", ".join(f"{part} {count}" for part, count in modules.items())
                 self.line(f"Saved {self.folder / path} (layers: {trained})")
-            case Note(text=text):
-                self.line(text)
-            case Failed(text=text):
+            case Note(text=text) | Failed(text=text):
                 self.line(text)
             case Finished(stopped=stopped, step=step, path=path):
                 self.stopped = stopped

@@ -90,12 +90,8 @@ def create(config: cfg.TrainConfig, status: str = "starting") -> Path:
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """Train the run of `folder` in a process of its own, which outlives this one; continues where it was."""
-    write_state(
-        folder,
-        State(
-            status="starting", total=read_state(folder).total, step=read_state(folder).step, phase="Starting"
-        ),
-    )
+    before = read_state(folder)
+    write_state(folder, State(status="starting", step=before.step, total=before.total, phase="Starting"))
     forget_commands(folder)
     detached = (
         {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
@@ -206,12 +202,13 @@ def find(run_id: str, root: Path | None = None) -> Path | None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The run's LoRA files by step, the final one last. Their times say nothing in a copied folder."""
-    return sorted((folder / "checkpoints").glob("*.safetensors"), key=_step_of)
+    return sorted((folder / "checkpoints").glob("*.safetensors"), key=lambda path: step_of(path) or math.inf)
 
 
-def _step_of(path: Path) -> float:
-    number = re.search(r"-(\d{6})$", path.stem)
-    return int(number[1]) if number else math.inf
+def step_of(checkpoint: Path) -> int | None:
+    """The step in the name of a LoRA file, cat-000050.safetensors; None for the final one, which has no number."""
+    number = re.search(r"-(\d{6,})$", checkpoint.stem)
+    return int(number[1]) if number else None
 
 
 class Recorder:
@@ -279,12 +276,17 @@ def safe_name(name: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all. On Windows a reader can hold the old file for a moment: try again."""
+    """Write whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    put_in_place(temporary, path)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name. On Windows a reader can hold the old one for a moment: try again."""
     for attempt in range(20):
         try:
             os.replace(temporary, path)

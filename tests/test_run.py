@@ -117,7 +117,7 @@ def test_runs_are_listed_newest_first(tmp_path):
 
 
 def test_files_are_in_the_order_of_their_steps_whatever_their_times(folder):
-    names = ["cat.safetensors", "cat-000100.safetensors", "cat-000050.safetensors"]
+    names = ["cat.safetensors", "cat-1000000.safetensors", "cat-000100.safetensors", "cat-000050.safetensors"]
     for name in names:
         (folder / "checkpoints" / name).touch()
     assert [path.name for path in run.checkpoints(folder)] == names[::-1]

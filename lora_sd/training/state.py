@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..lora import layers
+from ..run import put_in_place
 
 NAME = "latest.pt"
 
@@ -38,7 +39,7 @@ def save(
         torch.save(values, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, folder / NAME)
+    put_in_place(temporary, folder / NAME)
 
 
 def restore(

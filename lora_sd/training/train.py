@@ -4,7 +4,6 @@ The order is the program's one line: pictures → latents → adapters → steps
 """
 
 import contextlib
-import os
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -249,7 +248,7 @@ class _Training:
             path = self.folder / "previews" / f"{step:06d}-{index}.png"
             temporary = path.with_suffix(".tmp")
             picture.save(temporary, format="PNG")
-            os.replace(temporary, path)
+            run.put_in_place(temporary, path)
             self.tell(Preview(step=step, prompt=prompt, index=index, path=self.relative(path)))
         self.say("training", "Training")
 
