@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,13 @@ def delta_weight(pair: Pair) -> Tensor:
     return (pair.alpha / pair.rank) * (pair.up.float().flatten(1) @ pair.down.float().flatten(1))
 
 
+class Factors(NamedTuple):
+    """What a layer multiplies with: `down` and `up` in its own number format."""
+
+    down: Tensor
+    up: Tensor
+
+
 class LowRank(nn.Module):
     """One named adapter of one layer, in fp32; `strength` scales it whenever the layer runs."""
 
@@ -42,10 +49,19 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(pair.up.float())
         self.alpha = pair.alpha
         self.strength = strength
+        self.copies: Factors | None = None  # in half precision, while someone keeps them equal to down and up
 
     @property
     def pair(self) -> Pair:
         return Pair(self.down.detach(), self.up.detach(), self.alpha)
+
+    @property
+    def scale(self) -> float:
+        return self.strength * self.alpha / self.down.shape[0]
+
+    def factors(self, dtype: torch.dtype) -> Factors:
+        """(down, up) in the number format of a layer's input."""
+        return self.copies or Factors(self.down.to(dtype), self.up.to(dtype))
 
 
 class Adapted(nn.Module):
@@ -54,27 +70,69 @@ class Adapted(nn.Module):
     adapters: nn.ModuleList
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        for adapter in self.adapters:
-            if adapter.strength != 0:
-                y = y + self.low_rank(x, adapter).to(y.dtype)
+        first, *others = [a for a in self.adapters if a.strength != 0] or [None]
+        y = super().forward(x) if first is None else self.adapted(x, first)
+        for adapter in others:
+            y = y + self.low_rank(x, adapter)
         return y
 
+    def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
+        """The layer with one adapter: W x + strength · ΔW x."""
+        return super().forward(x) + self.low_rank(x, adapter)
+
     def low_rank(self, x: Tensor, adapter: LowRank) -> Tensor:
-        """strength · ΔW x, in the dtype autocast asks for and in fp32 without it."""
-        if not torch.is_autocast_enabled(x.device.type):
-            x = x.to(adapter.down.dtype)
+        """strength · ΔW x."""
+        down, up = adapter.factors(x.dtype)
         # the scale goes on the narrow middle: `rank` numbers per position instead of `out`
-        scale = adapter.strength * adapter.alpha / adapter.down.shape[0]
-        return self.widen(scale * self.narrow(x, adapter.down), adapter.up)
+        return self.widen(adapter.scale * self.narrow(x, down), up)
 
 
 class LoRALinear(Adapted, nn.Linear):
+    def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
+        return _Product.apply(x, *adapter.factors(x.dtype), self, adapter.scale)
+
     def narrow(self, x: Tensor, down: Tensor) -> Tensor:
         return F.linear(x, down)
 
     def widen(self, x: Tensor, up: Tensor) -> Tensor:
         return F.linear(x, up)
+
+
+class _Product(torch.autograd.Function):
+    """y = x Wᵀ + b + scale · (x downᵀ) upᵀ with W and b frozen.
+
+    As one function the low-rank part is added by the matrix product that makes it, forward and backward: no pass over
+    x or y besides, where separate operations need five.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, down: Tensor, up: Tensor, layer: nn.Linear, scale: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (N, in)
+        narrow = rows @ down.T  # (N, rank)
+        y = F.linear(rows, layer.weight, layer.bias).addmm_(narrow, up.T, alpha=scale)  # (N, out)
+        ctx.save_for_backward(rows, narrow, down, up)
+        ctx.layer, ctx.scale = layer, scale
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        rows, narrow, down, up = ctx.saved_tensors
+        wants_x, wants_down, wants_up = ctx.needs_input_grad[:3]
+        grad = grad_y.reshape(-1, grad_y.shape[-1])  # (N, out)
+        grad_narrow = _product(grad, up, ctx.scale)  # (N, rank)
+        grad_x = (grad @ ctx.layer.weight).addmm_(grad_narrow, down) if wants_x else None
+        return (
+            grad_x.view(*grad_y.shape[:-1], -1) if wants_x else None,
+            grad_narrow.T @ rows if wants_down else None,
+            _product(grad.T, narrow, ctx.scale) if wants_up else None,
+            None,
+            None,
+        )
+
+
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale · a b, scaled inside the product."""
+    return a.new_empty(a.shape[0], b.shape[1]).addmm_(a, b, beta=0, alpha=scale)
 
 
 class LoRAConv2d(Adapted, nn.Conv2d):
