@@ -1,35 +1,84 @@
 """Cache files: tensors written whole or not at all, with a checksum, so that a file cut short reads as no file.
 
-A file is the SHA-256 of what follows, then that as safetensors.
+A file is the SHA-256 of what follows, then that as safetensors. Read through a `Shelf`, it is read and checked once.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import threading
 from pathlib import Path
 
+import psutil
 import safetensors.torch
 from torch import Tensor
 
+from ..remembered import replace
+
 CHECKSUM = 32  # bytes
+MOST = 4 * 2**30  # bytes of memory that one kind of tensors may take
+
+
+class Shelf:
+    """Cache files, kept in memory as far as `keep` bytes go.
+
+    First come, first kept: an epoch looks at all files equally often, so making room for one would only lose another.
+    """
+
+    def __init__(self, keep: int):
+        self.room = keep  # bytes
+        self.kept: dict[Path, dict[str, Tensor]] = {}
+        self.sound: dict[Path, tuple[int, int]] = {}  # size and time of change when the checksum was right
+        self.lock = threading.Lock()
+
+    def read(self, path: Path) -> dict[str, Tensor] | None:
+        """The tensors of a file, not to be written to; None where there is none, or a damaged one."""
+        if path in self.kept:
+            return self.kept[path]
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return None
+        state = (stat.st_size, stat.st_mtime_ns)
+        found = read(path, verify=self.sound.get(path) != state)
+        if found is not None:
+            self.sound[path] = state
+            self._keep(path, found)
+        return found
+
+    def write(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        write(path, tensors)
+        self._keep(path, tensors)
+
+    def _keep(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        with self.lock:
+            if size <= self.room and path not in self.kept:
+                self.room -= size
+                self.kept[path] = tensors
+
+
+def memory_to_keep() -> int:
+    """Bytes: an eighth of the memory that is free now, at most 4 GiB, shared by this machine's processes of the run."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun and accelerate launch set it
+    return min(MOST, psutil.virtual_memory().available // 8) // processes
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors so that a reader sees all of them or none."""
     data = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
-    _replace(path, _checksum(data) + data)
+    replace(path, _checksum(data) + data)
 
 
-def read(path: Path) -> dict[str, Tensor] | None:
+def read(path: Path, *, verify: bool = True) -> dict[str, Tensor] | None:
     """The tensors of a file; None where there is none, or a damaged one."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     checksum, data = data[:CHECKSUM], data[CHECKSUM:]
-    return safetensors.torch.load(data) if data and checksum == _checksum(data) else None
+    whole = not verify or (data and checksum == _checksum(data))
+    return safetensors.torch.load(data) if whole else None
 
 
 def digest(*parts: str) -> str:
@@ -37,38 +86,11 @@ def digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _checksum(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class FileDigests:
-    """Content hashes of files, remembered by path, size and time of change, so that a restart reads no picture twice."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.known: dict[str, str] = {}
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # it is only a memory: without it files are hashed again
-            self.known = json.loads(path.read_text(encoding="utf-8"))
-
-    def __getitem__(self, path: Path) -> str:
-        stat = path.stat()
-        key = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
-        if key not in self.known:
-            with open(path, "rb") as file:
-                self.known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        return self.known[key]
-
-    def save(self) -> None:
-        _replace(self.path, json.dumps(self.known, ensure_ascii=False).encode())

@@ -1,0 +1,85 @@
+"""Three stations that work at the same time: threads read ahead, the calling thread encodes batches, threads write behind."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any, NamedTuple, TypeVar
+
+READERS = min(8, os.cpu_count() or 1)
+WRITERS = 2
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Ready(NamedTuple):
+    """What a reader made of a thing."""
+
+    thing: Any
+    group: Any  # only things of one group are encoded together
+    content: Any = None  # what is to be encoded; None where nothing is to be done
+
+
+def run(
+    things: Iterable[T],
+    read: Callable[[T], Ready],
+    encode: Callable[[list[T], list], R],
+    write: Callable[[R], None],
+    *,
+    at_once: Callable[[Any], int],
+) -> Iterator[int]:
+    """Take things, sorted by group, through the stations; each number is how many more are finished.
+
+    `at_once` is how many of a group are encoded together: asked anew for every batch. Memory holds a few batches only.
+    """
+
+    def encoded(ready: Iterable[Ready]) -> Iterator[tuple[int, Any]]:
+        for batch in _batches(ready, at_once):
+            to_do = batch[0].content is not None
+            things, contents = [one.thing for one in batch], [one.content for one in batch]
+            yield len(batch), encode(things, contents) if to_do else None
+
+    def written(batch: tuple[int, Any]) -> int:
+        count, made = batch
+        if made is not None:
+            write(made)
+        return count
+
+    with (
+        contextlib.closing(_ahead(read, things, threads=READERS, depth=2 * READERS)) as ready,
+        contextlib.closing(_ahead(written, encoded(ready), threads=WRITERS, depth=WRITERS)) as counts,
+    ):
+        yield from counts
+
+
+def _batches(ready: Iterable[Ready], at_once: Callable[[Any], int]) -> Iterator[list[Ready]]:
+    """What is to be encoded in batches of one group; what is not, one by one."""
+    for group, members in groupby(ready, key=lambda one: one.group):
+        batch: list[Ready] = []
+        for one in members:
+            if one.content is None:
+                yield [one]
+                continue
+            batch.append(one)
+            if len(batch) >= at_once(group):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def _ahead(function: Callable[[T], R], things: Iterable[T], *, threads: int, depth: int) -> Iterator[R]:
+    """`map` on threads, at most `depth` things ahead of who asks; results in order."""
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque = deque()
+    try:
+        for thing in things:
+            waiting.append(pool.submit(function, thing))
+            while waiting and (len(waiting) > depth or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,46 @@
+"""What was computed from files, remembered by path, size and time of change, so that no file is read twice for it."""
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")  # something that JSON keeps as it is
+
+
+class Remembered(Generic[T]):
+    """`remembered[path]` is `compute(path)`, looked up in the file `memory`; threads may ask at the same time."""
+
+    def __init__(self, memory: Path, compute: Callable[[Path], T]):
+        self.memory, self.compute = memory, compute
+        self.known: dict[str, T] = {}
+        with contextlib.suppress(OSError, ValueError):  # it is only a memory: without it files are read again
+            self.known = json.loads(memory.read_text(encoding="utf-8"))
+        self.saved = len(self.known)
+
+    def __getitem__(self, path: Path) -> T:
+        stat = path.stat()
+        key = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
+        if key not in self.known:
+            self.known[key] = self.compute(path)
+        return self.known[key]
+
+    def save(self) -> None:
+        """Write what is new, if anything is."""
+        if len(self.known) > self.saved:
+            replace(self.memory, json.dumps(self.known, ensure_ascii=False).encode())
+            self.saved = len(self.known)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
