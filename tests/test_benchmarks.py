@@ -1,0 +1,213 @@
+"""The benchmarks' own arithmetic and inputs; the figures themselves need a quiet machine or a card."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+
+from lora_sd.data import buckets
+from lora_sd.data.folder import find_examples
+from lora_sd.lora import targets
+from lora_sd.models.family import FAMILIES, Conditioning
+from lora_sd.models.load import load
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import graph_curve  # noqa: E402
+import make_images  # noqa: E402
+import make_model  # noqa: E402
+import peft_loop  # noqa: E402
+import steptime  # noqa: E402
+import train_speed  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """`made("tiny")` is a model folder, in fp16; made once."""
+    root = tmp_path_factory.mktemp("made")
+
+    def folder(kind: str) -> Path:
+        if not (root / kind).exists():
+            make_model.write(kind, root / kind, torch.float16)
+        return root / kind
+
+    return folder
+
+
+# make_model and make_images
+
+
+@pytest.mark.parametrize("kind, family", [("tiny", "sd15"), ("tiny-sdxl", "sdxl")])
+def test_a_made_model_loads_and_its_numbers_are_finite_in_half_precision(made, kind, family):
+    models = load(str(made(kind)), dtype=torch.bfloat16)
+    assert models.family is FAMILIES[family]
+    tokens = torch.randn(1, 77, models.unet.config.cross_attention_dim)
+    pooled = torch.randn(1, models.text_encoders[-1].config.projection_dim)
+    with torch.no_grad():
+        predicted = models.predict(
+            torch.randn(1, 4, 16, 16, dtype=torch.bfloat16),
+            torch.tensor([500]),
+            Conditioning(tokens, pooled),
+            torch.full((1, 6), 128.0),
+        )
+    assert predicted.isfinite().all() and 0.1 < predicted.float().std() < 10
+
+
+@pytest.mark.parametrize(
+    "kind, pipeline", [("tiny", StableDiffusionPipeline), ("tiny-sdxl", StableDiffusionXLPipeline)]
+)
+def test_diffusers_opens_a_made_model(made, kind, pipeline):
+    opened = pipeline.from_pretrained(made(kind), safety_checker=None, local_files_only=True)
+    ours = load(str(made(kind)))
+    found = [getattr(opened, spec.tokenizer).pad_token for spec in ours.family.text_encoders]
+    assert found == [tokenizer.pad_token for tokenizer in ours.tokenizers]
+
+
+def test_the_real_kinds_are_the_shipped_configs_unchanged():
+    assert make_model.KINDS["sd15"] == ("sd15", {}) and make_model.KINDS["sdxl"] == ("sdxl", {})
+
+
+@pytest.mark.parametrize("resolution, step", [(512, 64), (1024, 32), (128, 16)])
+def test_ten_shapes_fall_into_ten_buckets(resolution, step):
+    ours = buckets.make_buckets(resolution, step=step)
+    assert len({buckets.nearest(size, ours) for size in make_images.sizes(resolution, 10)}) == 10
+
+
+def test_pictures_are_found_with_captions_and_repeats(tmp_path):
+    make_images.write(tmp_path, 4, 64, shapes=2, repeats=3)
+    found = find_examples(str(tmp_path)).examples
+    assert [e.repeats for e in found] == [3] * 4 and len({e.size for e in found}) == 2
+    assert found[0].caption == "sks style, a picture number 0"
+    lines = (tmp_path / "3_sks" / "metadata.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {"file_name": "000.png", "text": found[0].caption}
+
+
+# steptime
+
+
+def test_a_script_is_timed_as_it_is(tmp_path):
+    script = tmp_path / "anyone.py"
+    script.write_text(
+        "import sys, time, torch\n"
+        "w = torch.nn.Parameter(torch.ones(1)); optimizer = torch.optim.SGD([w], lr=0.1)\n"
+        "assert sys.argv[1:] == ['--a', 'b'] and __name__ == '__main__'\n"
+        "for _ in range(5):\n"
+        "    time.sleep(0.02); w.sum().backward(); optimizer.step()\n"
+        "sys.exit(3)\n"
+    )
+    results = tmp_path / "results.jsonl"
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "steptime.py", "mine", "4", "2", script, "--a", "b"],
+        env={**os.environ, "RESULTS": str(results), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    result = json.loads(results.read_text())
+    assert done.returncode == 3 and json.loads(done.stdout.removeprefix("RESULT ")) == result
+    assert (result["label"], result["n"]) == ("mine", 3)
+    assert result["ms_step"] >= 20 and result["p10"] <= result["ms_step"] <= result["p90"]
+    assert result["images_s"] == pytest.approx(4000 / result["ms_step"], rel=0.01)
+
+
+def test_skipped_steps_do_not_count():
+    stamps = steptime.Stamps(skip=2)
+    stamps.times, stamps.processor = [5.0, 15.0, 15.1, 15.2, 15.4], [0.0, 1.0, 1.05, 1.1, 1.15]
+    timed = steptime.figures(stamps, batch=4, started=1.0)
+    assert timed == {
+        "n": 3,
+        "ms_step": 100.0,
+        "p10": 100.0,
+        "p90": 200.0,
+        "images_s": 40.0,
+        "cpu_ms": 50.0,
+        "first_step_s": 4.0,
+    }
+    assert steptime.figures(steptime.Stamps(skip=2), batch=4, started=1.0) == {"n": 0}
+
+
+def test_our_own_trainer_is_timed_by_the_same_hook(made, tmp_path, home):
+    make_images.write(tmp_path, 2, 128)
+    work = train_speed.Workload(str(made("tiny")), str(tmp_path), 128, batch=2, steps=4, skip=1)
+    command = [*train_speed.ours(work), "--machine.device", "cpu"]
+    result = train_speed.measure("ours", work, command, OMP_NUM_THREADS="1")
+    assert result["n"] == 3 and result["ms_step"] > 0
+
+
+# train_speed
+
+
+def test_the_table_has_ratios_to_each_other_program_at_the_same_batch():
+    results = [
+        {"label": "ours", "batch": 1, "ms_step": 20.0, "images_s": 50.0, "reserved_gib": 3.0},
+        {"label": "theirs", "batch": 1, "ms_step": 200.0, "images_s": 5.0},
+        {"label": "ours", "batch": 4, "ms_step": 40.0, "images_s": 100.0, "reserved_gib": 5.0},
+        *train_speed.published("sd15", 512, [4]),
+    ]
+    rows = [line.split("  ") for line in train_speed.table(results, ["theirs", "sd-scripts ¹"]).splitlines()]
+    rows = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert rows[0] == ["batch", "ms/step", "images/s", "peak GiB", "× theirs", "× sd-scripts ¹"]
+    assert rows[1] == ["ours", "1", "20.0", "50.0", "3.0", "10.00", "–"]
+    assert rows[2] == ["theirs", "1", "200.0", "5.0", "–", "1.00", "–"]
+    assert rows[3] == ["ours", "4", "40.0", "100.0", "5.0", "–", "5.46"]
+    assert rows[4][0] == "sd-scripts ¹"
+
+
+def test_published_speeds_agree_with_their_step_times():
+    for p in train_speed.PUBLISHED:
+        assert p.images_s == pytest.approx(1000 * p.batch / p.ms_step, rel=0.01), p
+
+
+def test_a_peers_placeholders_are_filled_in():
+    work = train_speed.Workload("m", "i", 512, batch=4, steps=60, skip=15)
+    words = train_speed.peer("a/train.py --model {model} --size={resolution} --out '{out}/x y'", work, "o")
+    assert words == ["a/train.py", "--model", "m", "--size=512", "--out", "o/x y"]
+
+
+def test_only_settings_that_are_changed_are_on_our_command_line():
+    work = train_speed.Workload("m", "i", 512, batch=4, steps=60, skip=15)
+    plain = train_speed.ours(work)
+    changed = train_speed.ours(work, memory="lowest", graph="false")
+    assert changed == [*plain, "--machine.memory", "lowest", "--machine.cuda_graph", "false"]
+
+
+def test_the_rounds_give_the_median_of_their_ratios():
+    rounds = [
+        {"ours": {"ms_step": ours, "cpu_ms": 100}, "PEFT loop": {"ms_step": theirs, "cpu_ms": 200}}
+        for ours, theirs in ((100, 110), (100, 130), (200, 400))
+    ]
+    assert train_speed.rounds_table(rounds).splitlines()[-1].split() == (
+        "median 100 130 100 200 1.30 2.00".split()
+    )
+
+
+# peft_loop and graph_curve
+
+
+def test_the_peft_loop_adapts_the_layers_that_ours_does(starter):
+    unet: UNet2DConditionModel = peft_loop.adapted_unet(str(starter.path), 4, "cpu")
+    theirs = {
+        f"unet.{name.partition('.lora_A')[0]}" for name, _ in unet.named_parameters() if "lora_A" in name
+    }
+    assert theirs == set(targets.resolve(starter.parts(), "transformer", rank=4))
+
+
+def test_the_peft_loop_trains(made, tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: steps.append(1))
+    make_images.write(tmp_path, 3, 128)
+    words = f"--model {made('tiny')} --images {tmp_path} --resolution 128 --batch 2 --steps 2 --rank 2"
+    peft_loop.main(words.split())
+    assert len(steps) == 2
+
+
+def test_curves_are_compared_with_the_first():
+    text = graph_curve.table({"plain": [1.0] * 20, "recorded": [1.0] * 10 + [1.1] * 10})
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1] == ["1–2", "1.00000", "1.00000"] and lines[10] == ["19–20", "1.00000", "1.10000"]
+    assert lines[11] == ["mean", "apart", "5.000%"] and lines[12] == ["most", "apart", "10.000%"]
