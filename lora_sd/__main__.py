@@ -15,6 +15,7 @@ from pathlib import Path
 from . import config as cfg
 from . import flags, run
 from .events import Event, Failed, Finished, Note, Phase, Saved, Step
+from .training import world
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 
@@ -27,7 +28,7 @@ def train(arguments: list[str]) -> int:
         print(f"usage: python -m lora_sd train [FILE.toml] [--SETTING VALUE …]\n\n{flags.help_text(default)}")
         return DONE
     config = flags.parse(arguments, default)
-    return _train(config, run.create(config))
+    return _train(config, run.create(config) if world.told().first else None)
 
 
 def _preset(file: str) -> Path:
@@ -44,10 +45,13 @@ def resume(arguments: list[str]) -> int:
     return _train(cfg.load(folder / "config.toml"), folder)
 
 
-def _train(config: cfg.TrainConfig, folder: Path) -> int:
+def _train(config: cfg.TrainConfig, folder: Path | None) -> int:
     from .training.train import Stopped
     from .training.train import train as train_it
 
+    if not world.told().first:  # it says and writes nothing; where it fails, the launcher ends the others
+        train_it(config, folder=folder)
+        return DONE
     _stop_on_signal(folder)
     progress = Progress(folder)
     try:

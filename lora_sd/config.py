@@ -199,6 +199,16 @@ class MachineSettings(Section):
         "Number format of the base model: half precision on a graphics card, fp32 on the CPU.",
         label="Precision",
     )
+    memory: Literal["auto", "fast", "low", "lowest"] = setting(
+        "auto",
+        "How to save graphics memory: auto takes the fastest that fits, low computes parts twice, lowest also keeps the base in 8 bits.",
+        label="Memory",
+    )
+    cuda_graph: bool = setting(
+        True,
+        "Record the training step once and replay it, which is several times faster; for NVIDIA cards.",
+        label="Recorded steps",
+    )
 
 
 class SaveSettings(Section):

@@ -3,10 +3,17 @@
 import errno
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the card or off it; the recording of a graph wraps that in an error of its own."""
+    text = str(error)
+    ran_out = isinstance(error, MemoryError) or "out of memory" in text.lower() or "ALLOC_FAILED" in text
+    return ran_out or (error.__context__ is not None and out_of_memory(error.__context__))
+
+
 def sentence(error: BaseException) -> str:
     """The sentence of an error; ours say it themselves, what comes from below is translated."""
     text = str(error).strip()
-    if "out of memory" in text.lower() or isinstance(error, MemoryError):
+    if out_of_memory(error):
         return "There is not enough memory; use a smaller batch size or picture, or close other programs that use the card."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or "what was being written"

@@ -39,6 +39,7 @@ class Step(Event):
     learning_rate: float | None = None
     seconds: float | None = None  # of this step
     memory: int | None = None  # bytes: peak on the card, or resident on the CPU
+    left_out: bool | None = None  # True: loss or gradient were not finite, so nothing was changed
 
 
 @dataclass(frozen=True)

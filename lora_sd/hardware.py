@@ -1,4 +1,7 @@
-"""The machine: its graphics cards, its memory, and what to train on. Torch is imported only to choose a device."""
+"""The machine: its graphics cards, its memory, what to train on, and how much memory that takes.
+
+Torch is imported only to choose a device.
+"""
 
 import functools
 import importlib.util
@@ -11,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import psutil
 
@@ -27,6 +30,33 @@ ENOUGH_FOR = (
     (3, "enough for SD 1.x at 512 pixels"),
     (0, "little memory: take the starter model"),
 )
+
+
+class Rung(NamedTuple):
+    """One way to save memory; each is slower than the one before."""
+
+    name: str  # as machine.memory has it
+    title: str  # what a person reads: "training goes on …"
+    checkpointing: bool  # compute the inside of blocks again in the backward pass
+    packed: bool  # keep the frozen weights of the U-Net in 8 bits
+
+
+RUNGS = (
+    Rung("fast", "at full speed", checkpointing=False, packed=False),
+    Rung("low", "with parts computed twice, about a third slower", checkpointing=True, packed=False),
+    Rung("lowest", "with parts computed twice and the base in 8 bits", checkpointing=True, packed=True),
+)
+
+
+class Needs(NamedTuple):
+    """What the memory of a training depends on, besides the rung."""
+
+    family: str
+    pixels: int  # of the largest bucket
+    batch_size: int  # on this card
+    rank: int
+    targets: str  # as lora.targets has it
+    text_encoders: bool  # whether they learn
 
 
 @dataclass(frozen=True)
@@ -167,3 +197,130 @@ def memory_used() -> int:
     if torch and torch.cuda.is_initialized():
         return torch.cuda.max_memory_reserved()
     return psutil.Process().memory_info().rss
+
+
+# How much memory a run takes, and the ladder of ways to take less
+
+
+class Rung(NamedTuple):
+    """A way to train in less memory than the one before, and slower."""
+
+    name: str  # as machine.memory has it
+    title: str  # ends a sentence: "Training goes on at full speed."
+    checkpointing: bool  # blocks are computed again in the backward pass, instead of kept
+    packed: bool  # the frozen base in 8 bits
+    small_optimizer: bool  # optimizer states in 8 bits
+
+
+RUNGS = (
+    Rung("fast", "at full speed", False, False, False),
+    Rung("low", "with gradient checkpointing (about a third slower)", True, False, False),
+    Rung(
+        "lowest",
+        "with gradient checkpointing and the base in 8 bits (slower still)",
+        True,
+        True,
+        small_optimizer=importlib.util.find_spec("bitsandbytes") is not None,
+    ),
+)
+
+
+class Needs(NamedTuple):
+    """What the memory of a training run depends on."""
+
+    family: str
+    pixels: int  # of one picture
+    batch_size: int  # pictures of one pass on one card
+    rank: int
+    targets: str  # lora.targets
+    text_encoders: bool  # whether they learn; else they leave the card
+    bytes_per_weight: int = 2
+
+
+class Footprint(NamedTuple):
+    """What a model family takes; from the shapes of the released models."""
+
+    unet: int  # weights
+    text: int  # weights of all text encoders
+    adapters: dict[str, int]  # parameters for each unit of rank, by lora.targets
+    text_adapters: int  # the same, of the text encoders
+    kept: dict[str, tuple[int, int, int]]  # for each rung: bytes per latent pixel, by lora.targets
+    text_kept: int  # bytes per picture, if the text encoders learn
+
+
+# Counted, not measured: `python benchmarks/memory.py --count` runs the real shapes without data and prints these rows.
+# `kept` is the peak of what a pass of rank 16 in half precision holds beside the weights.
+FOOTPRINTS = {
+    "sd15": Footprint(
+        859_520_964,
+        123_060_480,
+        {"attention-qv": 99_648, "attention": 199_296, "transformer": 423_936, "full": 1_050_816},
+        165_888,
+        {
+            "attention-qv": (201_741, 56_519, 43_239),
+            "attention": (202_382, 56_615, 43_335),
+            "transformer": (230_106, 58_334, 55_054),
+            "full": (233_937, 59_668, 59_668),
+        },
+        30_044_456,
+    ),
+    "sd2": Footprint(
+        865_910_724,
+        340_387_840,
+        {"attention-qv": 103_744, "attention": 207_488, "transformer": 432_128, "full": 1_059_008},
+        423_936,
+        {
+            "attention-qv": (191_133, 46_469, 43_189),
+            "attention": (191_769, 46_565, 43_285),
+            "transformer": (229_483, 58_274, 54_994),
+            "full": (233_306, 59_607, 59_607),
+        },
+        60_408_224,
+    ),
+    "sdxl": Footprint(
+        2_567_463_684,
+        817_720_320,
+        {"attention-qv": 725_760, "attention": 1_451_520, "transformer": 2_659_840, "full": 3_074_240},
+        903_168,
+        {
+            "attention-qv": (345_383, 33_460, 30_962),
+            "attention": (345_993, 33_460, 30_986),
+            "transformer": (415_939, 38_684, 36_219),
+            "full": (424_076, 45_091, 45_091),
+        },
+        134_046_200,
+    ),
+}
+PACKED_BYTES = 1.01  # per weight, the scales and the few layers that stay dense included; counted
+RANK_BYTES = (
+    170  # per latent pixel for each unit of rank over 16, where all is kept: the narrow middles; counted
+)
+LATENT_SIDE = 8  # pixels a side of one latent pixel
+# What a count of tensors can't know: the libraries' workspaces, and what the allocator loses between tensors. Fitted to
+# five published measurements of a step in one CUDA graph (one H100: SD 1.5 at batch 1, 4 and 8, SDXL at 1 and 4).
+WORKSPACE = 700 * 2**20
+ALLOCATOR = 1.10
+FILL = 0.95  # of the free memory, at most
+
+
+def predict_memory(needs: Needs, rung: Rung) -> int:
+    """Bytes that training reserves on a card at its peak, without the driver's own (about 0.5 GB)."""
+    model, each = FOOTPRINTS[needs.family], needs.bytes_per_weight
+    learning = model.adapters[needs.targets]
+    weights = model.unet * (PACKED_BYTES if rung.packed else each)
+    latent_pixels = needs.pixels / LATENT_SIDE**2
+    kept = latent_pixels * model.kept[needs.targets][RUNGS.index(rung)]
+    if not rung.checkpointing:
+        kept += latent_pixels * RANK_BYTES * (needs.rank - 16)
+    if needs.text_encoders:
+        learning += model.text_adapters
+        weights += model.text * each
+        kept += model.text_kept
+    # in fp32 value, gradient and two states of the optimizer; in the base's format a copy, and gradients fresh and gathered
+    adapters = needs.rank * learning * (4 + 4 + (2 if rung.small_optimizer else 8) + 3 * each)
+    return round(weights + adapters + needs.batch_size * kept * each / 2 * ALLOCATOR + WORKSPACE)
+
+
+def choose_rung(free: int, needs: Needs) -> Rung:
+    """The fastest rung that fits `free` bytes, with a margin; the last where none does."""
+    return next((rung for rung in RUNGS if predict_memory(needs, rung) <= FILL * free), RUNGS[-1])

@@ -134,8 +134,7 @@ def _picture(
     shape = (1, models.unet.config.in_channels, h // models.vae_factor, w // models.vae_factor)
     x = torch.randn(shape, generator=rng).to(models.device) * scheduler.init_noise_sigma
     guided = guidance > 1
-    with models.autocast():
-        condition = text.encode(models, [negative, prompt] if guided else [prompt])
+    condition = text.encode(models, [negative, prompt] if guided else [prompt])
     sizes = torch.tensor([[h, w, 0, 0, h, w]] * (2 if guided else 1), device=models.device)
     extra = {"generator": rng} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for t in scheduler.timesteps:
@@ -151,8 +150,7 @@ def _picture(
 
 
 def _predict(models: Models, x: Tensor, t: Tensor, condition: Conditioning, sizes: Tensor) -> Tensor:
-    with models.autocast():
-        return models.predict(x.to(models.dtype), t.expand(len(x)).to(x.device), condition, sizes)
+    return models.predict(x.to(models.dtype), t.expand(len(x)).to(x.device), condition, sizes)
 
 
 def _guided(
@@ -165,6 +163,7 @@ def _guided(
 
 def decode(models: Models, latents: Tensor) -> Image.Image:
     """Scaled latents (1, 4, H/8, W/8) as a picture. The VAE runs in fp32: SDXL's overflows in fp16."""
-    pixels = models.vae.decode(latents.float() / models.vae.config.scaling_factor, return_dict=False)[0]
+    scaled = latents.float().to(models.vae.device) / models.vae.config.scaling_factor
+    pixels = models.vae.decode(scaled, return_dict=False)[0]
     values = ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())

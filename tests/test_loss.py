@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from lora_sd.models.family import Conditioning
 from lora_sd.training import diffusion
-from lora_sd.training.loss import HELD_OUT_T, Inputs, denoising_loss, held_out_loss
+from lora_sd.training.loss import HELD_OUT_T, Inputs, denoising_loss, held_out_losses
 
 FAMILIES = ["sd15", "sd2-v", "sdxl"]
 
@@ -59,10 +59,12 @@ def test_the_held_out_loss_is_the_mean_over_fixed_timesteps(tiny_models, name):
         denoising_loss(models, one, torch.tensor([t]), noise[i : i + 1]).item()
         for i, t in enumerate(HELD_OUT_T)
     ]
-    assert held_out_loss(models, [one], seed=3) == pytest.approx(sum(each) / 5, rel=1e-4)
+    wanted = pytest.approx(sum(each) / 5, rel=1e-4)
+    assert held_out_losses(models, [(0, one)], seed=3) == [wanted]
+    assert held_out_losses(models, [(0, one)], seed=3, at_once=2) == [wanted]
 
 
 def test_the_held_out_loss_is_the_same_twice(tiny_models):
     models = tiny_models("sd15")
     one = inputs_for(models, count=1)
-    assert held_out_loss(models, [one], seed=3) == held_out_loss(models, [one], seed=3)
+    assert held_out_losses(models, [(0, one)], seed=3) == held_out_losses(models, [(0, one)], seed=3)

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -9,7 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lora_sd import config as cfg
-from lora_sd import events, run
+from lora_sd import events, hardware, run
+from lora_sd.lora import packed
 from lora_sd.training import loop
 from lora_sd.training.train import Stopped, train
 
@@ -188,15 +190,74 @@ def test_two_runs_in_one_process_do_not_influence_each_other(tiny_folder, pictur
     assert body(first) == body(train(config_for(tiny_folder("sd15"), pictures)))
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_writes_no_file(tiny_folder, pictures, monkeypatch):
-    real = loop.denoising_loss
-    monkeypatch.setattr(
-        loop, "denoising_loss", lambda *args, **options: real(*args, **options) * float("nan")
-    )
-    with pytest.raises(ArithmeticError, match="step 1"):
+def at_calls(monkeypatch, calls, change):
+    """Let `change` have the losses of these calls of the loss, counted from 1."""
+    real, count = loop.denoising_loss, itertools.count(1)
+
+    def changed(*args, **options):
+        losses = real(*args, **options)
+        return change(losses) if next(count) in calls else losses
+
+    monkeypatch.setattr(loop, "denoising_loss", changed)
+
+
+def no_number(losses):
+    return losses * float("nan")
+
+
+def no_memory(losses):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_loss_that_stays_no_number_stops_the_run_and_writes_no_file(tiny_folder, pictures, monkeypatch):
+    at_calls(monkeypatch, range(1, 9), no_number)
+    with pytest.raises(ArithmeticError, match="up to step 3"):
         train(config_for(tiny_folder("sd15"), pictures))
     folder = run.list_runs()[0].folder
     assert run.read_state(folder).status == "failed" and run.checkpoints(folder) == []
+
+
+def test_a_step_whose_loss_is_no_number_changes_nothing_and_is_told(tiny_folder, pictures, monkeypatch):
+    at_calls(monkeypatch, [2], no_number)
+    config = config_for(tiny_folder("sd15"), pictures, **{"save.every": 1})
+    train(config)
+    folder = run.list_runs()[0].folder
+    first, second, third, _ = map(body, run.checkpoints(folder))
+    assert first == second != third
+    told = run.read_events(folder)[0]
+    assert [e.step for e in told if isinstance(e, events.Step) and e.left_out] == [2]
+    assert any("Step 2 was left out" in e.text for e in told if isinstance(e, events.Note))
+
+
+def test_a_run_that_runs_out_of_memory_goes_on_in_less_and_loses_nothing(tiny_folder, pictures, monkeypatch):
+    """Computing parts twice gives the same numbers, so the file must be that of a run in which nothing happened."""
+    config = config_for(tiny_folder("sd15"), pictures, **{"optim.accumulation": 2})
+    undisturbed = train(config)
+    at_calls(monkeypatch, [4], no_memory)  # in the second pass of step 2
+    assert body(train(config)) == body(undisturbed)
+    told = run.read_events(run.list_runs()[0].folder)[0]
+    assert [e.step for e in told if isinstance(e, events.Step)] == [0, 1, 2, 3, 4]
+    assert any("Memory ran out after step 1" in e.text for e in told if isinstance(e, events.Note))
+
+
+def test_a_run_that_runs_out_of_memory_again_and_again_fails_with_a_sentence(
+    tiny_folder, pictures, monkeypatch
+):
+    at_calls(monkeypatch, [1, 2, 3], no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(config_for(tiny_folder("sd15"), pictures))
+    assert "not enough memory" in run.read_state(run.list_runs()[0].folder).error
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_saving_memory_changes_the_losses_little_or_not_at_all(tiny_folder, pictures, monkeypatch, name):
+    monkeypatch.setattr(packed, "SMALLEST", 1)
+    config = config_for(tiny_folder(name), pictures, **{"optim.learning_rate": 1e-3, "lora.targets": "full"})
+    fast, low, lowest = (
+        losses(cfg.changed(config, {"machine.memory": rung.name})) for rung in hardware.RUNGS
+    )
+    assert low == fast
+    assert lowest == pytest.approx(fast, rel=0.02) and lowest != fast
 
 
 @pytest.mark.parametrize(
@@ -258,7 +319,7 @@ def losses(config):
 @pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_half_precision_trains_to_nearly_the_same_losses(tiny_folder, pictures, name, text_encoders):
-    """The base in bf16 under autocast, the adapters in fp32: a graphics card's way, on the processor."""
+    """The base in bf16, the adapters in fp32 with copies in bf16: a graphics card's way, on the processor."""
     config = config_for(
         tiny_folder(name), pictures, **{"lora.text_encoders": text_encoders, "optim.learning_rate": 1e-3}
     )

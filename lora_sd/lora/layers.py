@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import packed
+from .packed import PackedConv2d, PackedLinear
+
 
 class Pair(NamedTuple):
     """One layer's adapter as data: what a LoRA file holds for it."""
@@ -144,7 +147,26 @@ class LoRAConv2d(Adapted, nn.Conv2d):
         return F.conv2d(x, up, groups=self.groups)
 
 
-ADAPTED = {nn.Linear: LoRALinear, nn.Conv2d: LoRAConv2d}
+class LoRAPackedLinear(LoRALinear, PackedLinear):
+    pass
+
+
+class LoRAPackedConv2d(LoRAConv2d, PackedConv2d):
+    pass
+
+
+ADAPTED = {
+    nn.Linear: LoRALinear,
+    nn.Conv2d: LoRAConv2d,
+    PackedLinear: LoRAPackedLinear,
+    PackedConv2d: LoRAPackedConv2d,
+}
+PACKED = {
+    nn.Linear: PackedLinear,
+    nn.Conv2d: PackedConv2d,
+    LoRALinear: LoRAPackedLinear,
+    LoRAConv2d: LoRAPackedConv2d,
+}
 PLAIN = {adapted: plain for plain, adapted in ADAPTED.items()}
 
 
@@ -249,6 +271,13 @@ def set_strength(parts: Mapping[str, nn.Module], adapter: str, strength: float) 
         raise ValueError(f"There is no LoRA named {adapter!r} on this model; load it first.")
     for low_rank in found:
         low_rank.strength = strength
+
+
+def pack(model: nn.Module) -> None:
+    """Keep the frozen weights of every large layer in 8 bits, adapted or not; one layer after another, in place."""
+    for layer in model.modules():
+        if packed.worth_packing(layer):
+            packed.pack_layer(layer, PACKED[type(layer)])
 
 
 @contextmanager

@@ -71,7 +71,9 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def worth_packing(layer: nn.Module) -> bool:
-    return type(layer) in (nn.Linear, nn.Conv2d) and layer.weight.numel() >= SMALLEST
+    """Whether a Linear or Conv2d, adapted or not, is large and not in 8 bits yet."""
+    dense = isinstance(layer, nn.Linear | nn.Conv2d) and not isinstance(layer, Packed)
+    return dense and layer.weight.numel() >= SMALLEST
 
 
 def pack_layer(layer: nn.Module, kind: type[Packed]) -> None:

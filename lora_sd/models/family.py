@@ -1,6 +1,5 @@
 """Model families as values: what differs between SD 1.x, SD 2.x and SDXL is data, so the code has no branches on it."""
 
-import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -100,7 +99,9 @@ class Models:
     vae: nn.Module
     text_encoders: list[nn.Module]  # as family.text_encoders
     tokenizers: list[Any]
-    alpha_bar: Tensor  # (T,) float32 on the CPU: cumulative product of 1 − β, after the zero-SNR fix where the model has it
+    alpha_bar: (
+        Tensor  # (T,) float32: cumulative product of 1 − β, after the zero-SNR fix where the model has it
+    )
     prediction: Prediction
     source: str  # as the user named it
     path: Path | None = None  # the file or folder it came from
@@ -134,11 +135,23 @@ class Models:
         }
         return {"unet": self.unet, **named}
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """Where fp32 adapters meet half-precision weights; nothing to do in fp32."""
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+    def place(self, device: torch.device | str, *names: str) -> None:
+        """Move components: "unet" (with ᾱ, which a lookup from elsewhere would stall), "vae", "text_encoders"."""
+        components = {"unet": [self.unet], "vae": [self.vae], "text_encoders": self.text_encoders}
+        for name in names:
+            for model in components[name]:
+                model.to(device)
+        if "unet" in names:
+            self.alpha_bar = self.alpha_bar.to(device)
+
+    @property
+    def encoders_learn(self) -> bool:
+        """Whether a text encoder has something to train."""
+        return any(p.requires_grad for encoder in self.text_encoders for p in encoder.parameters())
+
+    def text_device(self) -> torch.device:
+        """Where captions are encoded."""
+        return next(self.text_encoders[0].parameters()).device
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
         """The U-Net's output for noisy latents `x` (B, 4, H, W) at timesteps `t` (B,).

@@ -17,21 +17,33 @@ CHUNK = 75  # tokens of text between a start and an end token
 
 def encode(models: Models, captions: list[str], *, chunks: int | None = None) -> Conditioning:
     """The text states of `captions`: as many chunks as the longest needs, and at least `chunks`."""
+    device = models.text_device()
+    return states(models, tuple(ids.to(device) for ids in tokenize(models, captions, chunks=chunks)))
+
+
+def tokenize(models: Models, captions: list[str], *, chunks: int | None = None) -> tuple[Tensor, ...]:
+    """Token ids (B, n, 77) for each text encoder, on the CPU."""
     pieces = [_chunks(tokenizer, captions) for tokenizer in models.tokenizers]
     longest = max(len(caption) for tokenized in pieces for caption in tokenized)
-    num_chunks = max(longest, chunks or 1)
-    states, pooled = [], None
-    for spec, encoder, tokenizer, tokenized in zip(
-        models.family.text_encoders, models.text_encoders, models.tokenizers, pieces, strict=True
+    return tuple(
+        _rectangle(tokenized, tokenizer, max(longest, chunks or 1))
+        for tokenizer, tokenized in zip(models.tokenizers, pieces, strict=True)
+    )
+
+
+def states(models: Models, token_ids: tuple[Tensor, ...]) -> Conditioning:
+    """The text states of what `tokenize` gave; it reads nothing back from the device."""
+    joined, pooled = [], None
+    for spec, encoder, tokenizer, ids in zip(
+        models.family.text_encoders, models.text_encoders, models.tokenizers, token_ids, strict=True
     ):
-        ids = _rectangle(tokenized, tokenizer, num_chunks).to(next(encoder.parameters()).device)  # (B, n, 77)
         layer = -models.clip_skip if models.clip_skip else spec.layer
         tokens, last = _states(encoder, ids.flatten(0, 1), layer, spec)  # (B·n, 77, D)
-        states.append(tokens.reshape(len(captions), -1, tokens.shape[-1]))  # (B, 77·n, D)
+        joined.append(tokens.reshape(len(ids), -1, tokens.shape[-1]))  # (B, 77·n, D)
         if spec.pooled:
             first = last.reshape(*ids.shape, -1)[:, 0]  # (B, 77, D)
             pooled = encoder.text_projection(_at_end(first, ids[:, 0], tokenizer.eos_token_id))  # (B, P)
-    return Conditioning(torch.cat(states, dim=-1), pooled)
+    return Conditioning(torch.cat(joined, dim=-1), pooled)
 
 
 def token_counts(models: Models, captions: list[str]) -> list[int]:

@@ -5,6 +5,7 @@
 
 import hashlib
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -53,12 +54,12 @@ class Draw(NamedTuple):
     posterior: Tensor  # (B, C, H, W): picks a sample of the VAE's Gaussian, mean + std · posterior
 
 
-def draw(seed: int, step: int, first: int, shape: tuple[int, ...], timesteps: int) -> Draw:
+def draw(seed: int, step: int, indices: Iterable[int], shape: tuple[int, ...], timesteps: int) -> Draw:
     """A function of (seed, step, index in the global batch) only, so that resume, batch splits and previews change nothing.
 
-    `first` is the index of the first example in the global batch; `shape` is (B, C, H, W) of the latents.
+    `indices` are the examples' places in the global batch; `shape` is (C, H, W) of their latents.
     """
-    rows = [_draw_one(generator(seed, step, first + i), shape[1:], timesteps) for i in range(shape[0])]
+    rows = [_draw_one(generator(seed, step, index), shape, timesteps) for index in indices]
     return Draw(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 

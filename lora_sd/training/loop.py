@@ -2,92 +2,118 @@
 
 A step draws its examples, timesteps and noise as a function of (seed, step), so a run stopped at 5 and continued to 10
 gives the same numbers as one that was never stopped.
+
+Nothing in a step waits for the card: it is told what to do, and asked only at the end of a bunch of steps what came out.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import hardware
-from ..data.batches import Batch
 from ..events import Step
-from ..models.family import Conditioning, Models
-from . import diffusion, optim
+from ..models.family import Models
+from . import diffusion
+from .feed import Feed, Part, Text
 from .loss import Inputs, denoising_loss
+from .update import LossScale, Update
+from .vector import Vector
+from .world import World
 
-Condition = Callable[[list[str]], Conditioning]
+LONGEST_BUNCH = 100  # steps
+BUNCH_SECONDS = 0.5
+Pass = Callable[[Feed], None]
+Feeds = Callable[[Iterable[Part], int], Iterable[Feed]]  # the feeds of a step from its parts
+EndsBunch = Callable[[int], bool]  # whether somebody wants to look at the weights after this step
+
+
+def forward_backward(
+    models: Models, text: Text, vector: Vector, scale: LossScale, min_snr: float, feed: Feed
+) -> None:
+    """Add the feed's loss, and its gradient times `scale`, to the sums of the step."""
+    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes)
+    losses = denoising_loss(models, inputs, feed.t, feed.noise, min_snr=min_snr)
+    loss = (losses * feed.shares).sum()
+    (loss * scale.factor).backward()
+    vector.collect(loss.detach())
 
 
 def steps(
-    models: Models,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterator[Batch],
-    condition: Condition,
+    run_pass: Pass,
+    update: Update,
+    feeds: Feeds,
+    parts: Iterator[Part],
     *,
     first: int,
     last: int,
     accumulation: int,
     learning_rate: Callable[[int], float],
     seed: int,
-    min_snr: float = 0.0,
-    max_grad_norm: float = 0.0,
-    scaler: torch.amp.GradScaler,
-) -> Iterator[Step]:
-    """Optimizer steps `first` to `last`, one event each, after it is done. `learning_rate` takes the steps done before.
+    ends_bunch: EndsBunch,
+    world: World,
+) -> Iterator[list[Step]]:
+    """Optimizer steps `first` to `last` in bunches, one event each; after a bunch the weights are those of its last step.
 
-    The loss of a step is the mean over all its examples, whatever way they fell into batches.
+    On the CPU a bunch is one step. On a card it is what half a second does, or less where `ends_bunch(step)`.
+    `learning_rate` takes the steps done before. Where memory ends, the steps done until then come before the error.
     """
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    bunch = Bunch(last)
+    on_card = update.vector.values.device.type == "cuda"
+    longest = 1
     for number in range(first, last + 1):
-        began = time.perf_counter()
-        torch.manual_seed(diffusion.generator(seed, number).initial_seed())  # dropout
-        optim.set_rate(optimizer, rate := learning_rate(number - 1))
-        micro = [next(batches) for _ in range(accumulation)]
-        loss = accumulate(models, micro, condition, seed=seed, step=number, min_snr=min_snr, scaler=scaler)
-        if not torch.isfinite(loss):
-            raise ArithmeticError(
-                f"The loss is not a number any more at step {number}; lower optim.learning_rate ({rate:g}) and resume from the last save."
+        rate = learning_rate(number - 1)
+        bunch.begin()
+        try:
+            torch.manual_seed(diffusion.generator(seed, number).initial_seed())  # dropout
+            taken = [next(parts) for _ in range(accumulation)]
+            for feed in feeds(taken, number):
+                run_pass(feed)
+            world.add_up(update.vector.sums)
+            bunch.add(number, rate, update(rate))
+        except RuntimeError:
+            if bunch.results:
+                yield bunch.read()
+            raise
+        if len(bunch.results) >= longest or ends_bunch(number) or number == last:
+            yield (read := bunch.read())
+            if on_card:
+                longest = world.agree(max(1, min(LONGEST_BUNCH, int(BUNCH_SECONDS / read[-1].seconds))))
+
+
+class Bunch:
+    """Steps whose losses are still on the device."""
+
+    def __init__(self, total: int):
+        self.total = total
+        self.results: list[tuple[int, float, Tensor]] = []
+
+    def begin(self) -> None:
+        """A step begins; the bunch does with its first one."""
+        if not self.results:
+            self.began = time.perf_counter()
+
+    def add(self, number: int, rate: float, result: Tensor) -> None:
+        """A step was done: (loss, 1 if it was left out) will be in `result`."""
+        self.results.append((number, rate, result))
+
+    def read(self) -> list[Step]:
+        """What the steps came to, in one reading; waits until the device has done them."""
+        values = torch.stack([result for *_, result in self.results]).tolist()
+        seconds = (time.perf_counter() - self.began) / len(values)
+        memory = hardware.memory_used()
+        done = [
+            Step(
+                step=number,
+                total=self.total,
+                loss=None if left_out else loss,
+                learning_rate=rate,
+                seconds=seconds,
+                memory=memory,
+                left_out=True if left_out else None,
             )
-        scaler.unscale_(optimizer)
-        if max_grad_norm:
-            nn.utils.clip_grad_norm_(trained, max_grad_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        yield Step(
-            step=number,
-            total=last,
-            loss=loss.item(),
-            learning_rate=rate,
-            seconds=time.perf_counter() - began,
-            memory=hardware.memory_used(),
-        )
-
-
-def accumulate(
-    models: Models,
-    micro: list[Batch],
-    condition: Condition,
-    *,
-    seed: int,
-    step: int,
-    min_snr: float,
-    scaler: torch.amp.GradScaler,
-) -> Tensor:
-    """Gradients of the mean loss over all examples of `micro`; gives that mean."""
-    count = sum(len(batch.captions) for batch in micro)
-    total, first = torch.zeros((), device=models.device), 0
-    for batch in micro:
-        random = diffusion.draw(seed, step, first, tuple(batch.mean.shape), len(models.alpha_bar))
-        latents = (batch.mean + batch.std * random.posterior).to(models.device)
-        inputs = Inputs(latents, condition(batch.captions), batch.sizes.to(models.device))
-        losses = denoising_loss(
-            models, inputs, random.t.to(models.device), random.noise.to(models.device), min_snr=min_snr
-        )
-        loss = (losses * batch.weights.to(losses)).sum() / count
-        scaler.scale(loss).backward()
-        total += loss.detach()
-        first += len(batch.captions)
-    return total
+            for (number, rate, _), (loss, left_out) in zip(self.results, values, strict=True)
+        ]
+        self.results = []
+        return done

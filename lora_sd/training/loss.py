@@ -22,10 +22,9 @@ def denoising_loss(
     models: Models, inputs: Inputs, t: Tensor, noise: Tensor, *, min_snr: float = 0.0
 ) -> Tensor:
     """The squared error of the U-Net's prediction, one value per example (B,), weighed by Min-SNR where `min_snr` > 0."""
-    alpha_bar = models.alpha_bar.to(inputs.latents.device)[t]
+    alpha_bar = models.alpha_bar[t]
     noisy = diffusion.add_noise(inputs.latents, noise, alpha_bar)
-    with models.autocast():
-        prediction = models.predict(noisy.to(models.dtype), t, inputs.conditioning, inputs.sizes)
+    prediction = models.predict(noisy.to(models.dtype), t, inputs.conditioning, inputs.sizes)
     target = diffusion.target(inputs.latents, noise, alpha_bar, models.prediction)
     loss = (prediction.float() - target.float()).square().mean((1, 2, 3))
     if min_snr:
@@ -37,16 +36,27 @@ HELD_OUT_T = (100, 300, 500, 700, 900)
 
 
 @torch.no_grad()
-def held_out_loss(models: Models, pictures: Iterable[Inputs], *, seed: int) -> float:
-    """Mean unweighted loss over `pictures` (each of B = 1) at fixed timesteps and noise: only learning can change it."""
-    losses = []
-    for index, inputs in enumerate(pictures):
-        shape = (len(HELD_OUT_T), *inputs.latents.shape[1:])
-        noise = torch.randn(shape, generator=diffusion.generator(seed, index)).to(inputs.latents)
-        t = torch.tensor(HELD_OUT_T, device=inputs.latents.device)
-        repeated = Inputs(*(_repeat(part, len(HELD_OUT_T)) for part in inputs))
-        losses.append(denoising_loss(models, repeated, t, noise).mean().item())
-    return sum(losses) / len(losses)
+def held_out_losses(
+    models: Models, pictures: Iterable[tuple[int, Inputs]], *, seed: int, at_once: int = len(HELD_OUT_T)
+) -> list[float]:
+    """The unweighted loss of each picture (its index, and inputs of B = 1) at fixed timesteps and noise.
+
+    Only learning can change it. `at_once` is how many of the timesteps go through the U-Net together.
+    """
+    return [
+        _held_out_loss(models, inputs, diffusion.generator(seed, index), at_once)
+        for index, inputs in pictures
+    ]
+
+
+def _held_out_loss(models: Models, inputs: Inputs, rng: torch.Generator, at_once: int) -> float:
+    noise = torch.randn((len(HELD_OUT_T), *inputs.latents.shape[1:]), generator=rng).to(inputs.latents)
+    t = torch.tensor(HELD_OUT_T, device=inputs.latents.device)
+    losses = [
+        denoising_loss(models, Inputs(*(_repeat(part, len(some)) for part in inputs)), some, noise_of_some)
+        for some, noise_of_some in zip(t.split(at_once), noise.split(at_once), strict=True)
+    ]
+    return torch.cat(losses).mean().item()
 
 
 def _repeat(part: Tensor | Conditioning, times: int) -> Tensor | Conditioning:

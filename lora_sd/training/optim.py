@@ -10,10 +10,10 @@ from torch import nn
 def adamw(
     parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """AdamW (arXiv:1711.05101) with the usual betas; one fused kernel on a CUDA card."""
+    """AdamW (arXiv:1711.05101) with the usual betas, in one fused kernel where PyTorch has it."""
     parameters = list(parameters)
-    on_card = parameters[0].device.type == "cuda"
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=on_card or None)
+    fused = parameters[0].device.type in ("cuda", "cpu")
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused or None)
 
 
 def constant(progress: float) -> float:

@@ -1,7 +1,8 @@
 """From a folder to what the loop draws batches from: pictures found, fitted to buckets, encoded once and kept on disk."""
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,13 @@ from ..data import batches, buckets, cache
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
 from ..data.folder import Example
+from ..models import text
 from ..models.family import Conditioning, Models
+from .feed import Part, Text
 from .loss import Inputs
+from .world import World
+
+ALONE = World()
 
 
 @dataclass
@@ -34,10 +40,27 @@ class Dataset:
     def batches_per_epoch(self, batch_size: int) -> int:
         return batches.batches_per_epoch(self._buckets, self._repeats, batch_size)
 
-    def endless(self, seed: int, batch_size: int, start: int = 0) -> Iterator[batches.Batch]:
-        """Batches without end in the order of (seed, epoch), from batch number `start` on."""
-        for _, indices in batches.batches(seed, self._buckets, self._repeats, batch_size, start=start):
-            yield self.batch(indices)
+    def endless(self, seed: int, batch_size: int, start: int = 0, world: World = ALONE) -> Iterator[Part]:
+        """This process's parts of batches without end in the order of (seed, epoch), from batch number `start` on."""
+        order = batches.batches(seed, self._buckets, self._repeats, batch_size, start=start)
+        for number, (_, indices) in enumerate(order, start):
+            yield self.part(indices, (world.rank + number) % world.size, world.size)
+
+    def part(self, indices: list[int], which: int = 0, of: int = 1) -> Part:
+        """Every `of`-th example of a batch, from number `which` on."""
+        positions = list(range(which, len(indices), of))
+        batch = self.batch([indices[position] for position in positions]) if positions else None
+        return Part(batch, positions, len(indices))
+
+    def shapes(self, seed: int, batch_size: int, world: World) -> Iterator[Part]:
+        """One part of every shape that an epoch has: the same number of pictures of the same bucket."""
+        known = set()
+        for indices in batches.epoch_order(seed, 0, self._buckets, self._repeats, batch_size):
+            for which in range(min(world.size, len(indices))):
+                shape = (self.fits[indices[0]].bucket, len(indices[which :: world.size]))
+                if shape not in known:
+                    known.add(shape)
+                    yield self.part(indices, which, world.size)
 
     def batch(self, indices: list[int]) -> batches.Batch:
         return batches.collate([(self.examples[i], self.fits[i]) for i in indices], self.latents)
@@ -66,13 +89,15 @@ def prepare(
     folder: Path,
     *,
     on_progress: OnProgress | None = None,
+    world: World = ALONE,
 ) -> Dataset:
     """Fit `examples` to buckets of `resolution`² area and encode those that the cache does not have yet."""
     step = buckets.step_for(resolution, models.family.bucket_step)
     sizes = buckets.make_buckets(resolution, step=step)
     fits = [buckets.fit(example.size, buckets.nearest(example.size, sizes)) for example in examples]
     latents = LatentCache(folder, models.vae)
-    latents.fill(list(zip(examples, fits, strict=True)), on_progress=on_progress)
+    latents.fill(list(zip(examples, fits, strict=True)), on_progress=on_progress, share=world.here)
+    world.wait()
     return Dataset(examples, fits, latents)
 
 
@@ -91,30 +116,43 @@ def split(examples: list[Example], share: float, seed: int) -> tuple[list[Exampl
 
 
 def held_out_inputs(
-    dataset: Dataset, models: Models, condition: Callable[[list[str]], Conditioning]
-) -> Iterator[Inputs]:
-    """The dataset's pictures one by one, with the mean of their latents."""
-    for index in range(len(dataset.examples)):
+    dataset: Dataset, models: Models, text: Text, indices: Iterable[int]
+) -> Iterator[tuple[int, Inputs]]:
+    """Pictures of the dataset with their indices, one by one, with the mean of their latents."""
+    for index in indices:
         batch = dataset.batch([index])
-        yield Inputs(batch.mean.to(models.device), condition(batch.captions), batch.sizes.to(models.device))
-
-
-def to_device(condition: Conditioning, models: Models) -> Conditioning:
-    return Conditioning(*(None if x is None else x.to(models.device) for x in condition))
+        states = tuple(tensor.to(models.device) for tensor in text.tensors(batch.captions))
+        yield (
+            index,
+            Inputs(batch.mean.to(models.device), text.conditioning(states), batch.sizes.to(models.device)),
+        )
 
 
 def cached_text(
     models: Models,
     captions: list[str],
     folder: Path,
-    encode: Callable[[list[str]], Conditioning],
     *,
     on_progress: OnProgress | None = None,
-) -> Callable[[list[str]], Conditioning]:
-    """`encode`, from the disk: `captions` are encoded now, unless `folder` has them already."""
-    states = TextCache(folder, text_identity(models), encode)
-    states.fill(captions, on_progress=on_progress)
-    return lambda wanted: to_device(states.load(wanted), models)
+    world: World = ALONE,
+) -> Text:
+    """Text states from the disk: `captions` are encoded now, unless `folder` has them already."""
+    states = TextCache(folder, text_identity(models), functools.partial(text.encode, models))
+    states.fill(captions, on_progress=on_progress, share=world.here)
+    world.wait()
+    return Text(
+        tensors=lambda captions: tuple(found for found in states.load(captions) if found is not None),
+        conditioning=lambda tensors: Conditioning(
+            *tensors, *[None] * (len(Conditioning._fields) - len(tensors))
+        ),
+    )
+
+
+def learning_text(models: Models) -> Text:
+    """Text states made anew in every pass, for text encoders that learn."""
+    return Text(
+        tensors=functools.partial(text.tokenize, models), conditioning=functools.partial(text.states, models)
+    )
 
 
 def text_identity(models: Models) -> str:

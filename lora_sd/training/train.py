@@ -4,28 +4,32 @@ The order is the program's one line: pictures → latents → adapters → steps
 """
 
 import contextlib
+import functools
 import time
 import traceback
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from .. import errors, hardware, run, sample
+from .. import errors, hardware, run
 from ..config import TrainConfig
 from ..data.folder import Example, find_examples
-from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Preview, Saved, Step
+from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Saved, Step
 from ..lora import formats, layers, metadata, targets
-from ..models import text
-from ..models.family import Conditioning
 from ..models.load import load
-from . import cadence, loop, optim, prepare, state
-from .loop import Condition
-from .loss import held_out_loss
+from . import cadence, loop, memory, optim, prepare, previews, state, world
+from .feed import Feed, Text, feeds
+from .graph import Passes
+from .loss import HELD_OUT_T, held_out_losses
+from .update import LossScale, Update
+from .vector import Vector
+from .world import World
 
-DEFAULT_PROMPTS = 3  # how many of the captions become preview prompts where none are given
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+MOST_LEFT_OUT = 3  # steps in a row
 PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -37,9 +41,21 @@ def train(config: TrainConfig, on_event: OnEvent | None = None, *, folder: Path 
     """Train a LoRA and give its file; everything on the way lies in the run's folder.
 
     `folder` is a run folder to continue; without it a new one is made. Raises ValueError, with a sentence that says how,
-    for what a person can mend, and Stopped where the run was stopped before its first step.
+    for what a person can mend, and Stopped where the run was stopped before its first step. Under a launcher of several
+    processes each calls this; the first of them writes, and `on_event` hears of it there.
     """
-    folder = folder or run.create(config)
+    here = world.join(config.machine.device)
+    try:
+        if here.first:
+            return _recorded(config, on_event, folder or run.create(config), here)
+        return _Training(config, Path(here.agree(None)), lambda event: None, here).go()
+    finally:
+        here.leave()
+
+
+def _recorded(config: TrainConfig, on_event: OnEvent | None, folder: Path, here: World) -> Path:
+    """The run as its first process has it: what happens is written down, and told to `on_event`."""
+    here.agree(str(folder))
     recorder = run.Recorder(folder, config.optim.steps)
 
     def tell(event: Event) -> None:
@@ -48,7 +64,7 @@ def train(config: TrainConfig, on_event: OnEvent | None = None, *, folder: Path 
             on_event(event)
 
     try:
-        return _Training(config, folder, tell).run()
+        return _Training(config, folder, tell, here).go()
     except Stopped:
         tell(Finished(step=recorder.state.step, path="", stopped=True))
         raise
@@ -67,31 +83,34 @@ def train(config: TrainConfig, on_event: OnEvent | None = None, *, folder: Path 
 class _Training:
     """One run while it is on."""
 
-    def __init__(self, config: TrainConfig, folder: Path, tell: OnEvent):
-        self.config, self.folder, self.tell = config, folder, tell
+    def __init__(self, config: TrainConfig, folder: Path, tell: OnEvent, here: World):
+        self.config, self.folder, self.tell, self.world = config, folder, tell, here
         self.started = time.time()
         self.seconds = 0.0  # of training before this process
+        self.done = 0  # steps
+        self.left_out = 0  # steps in a row that changed nothing
         self.modules: dict[str, int] = {}
 
-    def run(self) -> Path:
+    def go(self) -> Path:
         config = self.config
         train_on, held_out = self.find()
         self.say("starting", f"Loading {Path(config.model.base).name}")
-        device, dtype = hardware.choose(config.machine.device, config.machine.precision)
-        self.models = load(
+        self.device, dtype = hardware.choose(config.machine.device, config.machine.precision)
+        self.models = load(  # on the CPU: each part comes to the card when it has work there
             config.model.base,
             dtype=dtype,
-            device=device,
             prediction=config.model.prediction,
             clip_skip=config.model.clip_skip,
         )
         hashing = ThreadPoolExecutor(1)  # takes seconds for a big file, and is wanted at the first save
         self.base_hashes = hashing.submit(metadata.base_hashes, self.models.path)
-        self.data = self.encoded(train_on, "Preparing picture")
-        self.held_out = self.encoded(held_out, "Preparing held-out picture") if held_out else None
+        with memory.on_device(self.models, self.device, "vae"):
+            self.data = self.encoded(train_on, "Preparing picture")
+            self.held_out = self.encoded(held_out, "Preparing held-out picture") if held_out else None
         self.inject()
-        self.condition = self.text()
-        return self.loop()
+        self.text = self.read_captions()
+        self.place()
+        return self.teach()
 
     # -- what the run works on ---------------------------------------------------------------------------------------
 
@@ -121,7 +140,7 @@ class _Training:
         resolution = self.config.data.resolution or self.models.resolution
         progress = self.progress("caching", words)
         dataset = prepare.prepare(
-            examples, self.models, resolution, run.home() / "cache", on_progress=progress
+            examples, self.models, resolution, run.home() / "cache", on_progress=progress, world=self.world
         )
         for note in dataset.notes():
             self.tell(Note(note))
@@ -137,126 +156,213 @@ class _Training:
             patterns=settings.ranks,
             text_encoders=settings.text_encoders,
         )
-        parameters = layers.inject(parts, ranks, alpha / settings.rank, seed=self.config.seed)
+        layers.inject(parts, ranks, alpha / settings.rank, seed=self.config.seed)
         for part in parts:
             count = sum(name.startswith(f"{part}.") for name in ranks)
             self.modules |= {part: count} if count else {}
         for part in parts.values():
             part.train()  # dropout acts, and checkpointing where it is on
-        self.optimizer = optim.adamw(
-            parameters,
-            learning_rate=self.config.optim.learning_rate,
-            weight_decay=self.config.optim.weight_decay,
-        )
-        self.scaler = torch.amp.GradScaler(enabled=self.models.dtype == torch.float16)
 
-    def text(self) -> Condition:
-        """captions → text states: encoded anew at each step while the encoders learn, else once."""
-        if any(part != "unet" for part in self.modules):
-            return self.encode
+    def read_captions(self) -> Text:
+        """Captions → text states: encoded anew in each pass while the encoders learn, else once."""
+        if self.models.encoders_learn:
+            return prepare.learning_text(self.models)
         captions = self.data.captions() + (self.held_out.captions() if self.held_out else [])
         progress = self.progress("caching", "Reading caption")
-        return prepare.cached_text(
-            self.models, captions, run.home() / "cache", self.encode, on_progress=progress
-        )
+        with memory.on_device(self.models, self.device, "text_encoders"):
+            return prepare.cached_text(
+                self.models, captions, run.home() / "cache", on_progress=progress, world=self.world
+            )
 
-    def encode(self, captions: list[str]) -> Conditioning:
-        with self.models.autocast():
-            return text.encode(self.models, captions)
+    def place(self) -> None:
+        """Bring what learns to the card, in the form that fits, and make one vector of it."""
+        models, settings = self.models, self.config.optim
+        needs = hardware.Needs(
+            models.family.name,
+            pixels=max(w * h for w, h in self.data.bucket_counts()),
+            batch_size=-(-settings.batch_size // self.world.size),
+            rank=self.config.lora.rank,
+            targets=self.config.lora.targets,
+            text_encoders=models.encoders_learn,
+        )
+        self.rung, why = memory.choose_rung(self.config.machine.memory, self.device, needs)
+        if why:
+            self.tell(Note(why))
+        memory.take_rung(models.unet, self.rung)
+        models.place(self.device, "unet", *(["text_encoders"] if models.encoders_learn else []))
+        self.vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
+        self.update = Update(
+            self.vector,
+            optim.adamw(
+                [self.vector.values],
+                learning_rate=settings.learning_rate,
+                weight_decay=settings.weight_decay,
+            ),
+            max_grad_norm=settings.max_grad_norm,
+            scale=LossScale(models.dtype == torch.float16, self.device),
+        )
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
-    def loop(self) -> Path:
+    def teach(self) -> Path:
+        self.restore()
         settings, total = self.config.optim, self.config.optim.steps
-        done, self.seconds = state.restore(
-            self.folder / "state", self.models.parts(), self.optimizer, self.scaler
-        )
         per_epoch = max(1, self.data.batches_per_epoch(settings.batch_size) // settings.accumulation)
-
-        def every(value: int | str) -> int:
-            return cadence.steps_of(value, total=total, per_epoch=per_epoch)
-
-        saves, previews, checks = map(
-            every, (self.config.save.every, self.config.preview.every, self.config.validate.every)
-        )
-        self.warmup = every(settings.warmup)
+        self.steps_of = functools.partial(cadence.steps_of, total=total, per_epoch=per_epoch)
+        self.warmup = self.steps_of(settings.warmup)
         self.say("training", "Training")
-        if done == 0:
+        if self.done == 0:
             self.tell(Step(step=0, total=total, held_out=self.measure()))
-            if previews:
+            if self.steps_of(self.config.preview.every):
                 self.preview(0)
-        for step in loop.steps(
-            self.models,
-            self.optimizer,
-            self.data.endless(self.config.seed, settings.batch_size, start=done * settings.accumulation),
-            self.condition,
-            first=done + 1,
-            last=total,
-            accumulation=settings.accumulation,
-            learning_rate=lambda n: (
-                settings.learning_rate * optim.rate(settings.schedule, n, total, self.warmup)
-            ),
-            seed=self.config.seed,
-            min_snr=self.config.loss.min_snr,
-            max_grad_norm=settings.max_grad_norm,
-            scaler=self.scaler,
+        while True:
+            try:
+                return self.learn()
+            except RuntimeError as error:
+                if not self.can_step_down(error):
+                    raise
+            self.step_down()  # out here, where nothing holds on to what did not fit
+
+    def can_step_down(self, error: BaseException) -> bool:
+        """Whether memory ran out and there is a rung below; other processes would go on waiting in the old one."""
+        return errors.out_of_memory(error) and memory.below(self.rung) is not None and self.world.size == 1
+
+    def step_down(self) -> None:
+        """Go on from the last complete step in less memory."""
+        self.rung = memory.below(self.rung)
+        self.tell(
+            Note(f"Memory ran out after step {self.done}; training goes on from there {self.rung.title}.")
+        )
+        memory.take_rung(self.models.unet, self.rung)
+        self.update.forget(self.done)
+        memory.give_back()
+
+    def restore(self) -> None:
+        """Go on from the run's saved state, if there is one."""
+        values = self.world.agree(state.read(self.folder / "state") if self.world.first else None)
+        if values:
+            self.done, self.seconds = state.restore(values, self.models.parts(), self.update)
+
+    def learn(self) -> Path:
+        """Train from the step that is done to the end."""
+        total = self.config.optim.steps
+        save_every, preview_every, check_every = map(
+            self.steps_of, (self.config.save.every, self.config.preview.every, self.config.validate.every)
+        )
+        due = functools.partial(cadence.due, total=total)
+        self.passes = self.ready_passes()
+        for bunch in self.bunches(
+            lambda step: any(due(step, n) for n in (save_every, preview_every, check_every))
         ):
-            done = step.step
-            held_out = self.measure() if cadence.due(done, checks, total) else None
-            self.tell(replace(step, held_out=held_out))
-            if cadence.due(done, previews, total) or run.take(self.folder, "preview"):
-                self.preview(done)
-            ending = self.asked_to_end()
-            if done == total:
+            self.done = bunch[-1].step
+            held_out = self.measure() if due(self.done, check_every) else None
+            for step in [*bunch[:-1], replace(bunch[-1], held_out=held_out)]:
+                self.tell(step)
+            self.look_at(bunch)
+            if self.asked("preview") or due(self.done, preview_every):
+                self.preview(self.done)
+            ending = self.world.agree(self.asked_to_end())
+            if self.done == total:
                 break
-            if ending or cadence.due(done, saves, total) or run.take(self.folder, "save"):
-                path = self.save(done)
+            if ending or due(self.done, save_every) or self.asked("save"):
+                path = self.save(self.done)
             if ending:
-                return self.end(path, done, ending)
+                return self.end(path, self.done, ending)
         return self.end(self.save(total), total)
 
+    def ready_passes(self) -> Passes:
+        work = functools.partial(
+            loop.forward_backward,
+            self.models,
+            self.text,
+            self.vector,
+            self.update.scale,
+            self.config.loss.min_snr,
+        )
+        graphs = self.config.machine.cuda_graph and self.device.type == "cuda"
+        passes = Passes(work, self.vector.sums, graphs=graphs, on_note=lambda text: self.tell(Note(text)))
+        if graphs:
+            self.say("training", "Recording a step for the card")
+            passes.prepare(self.shapes())
+            self.say("training", "Training")
+        return passes
+
+    def shapes(self) -> Iterator[Feed]:
+        """A feed of every shape that an epoch has."""
+        for part in self.data.shapes(self.config.seed, self.config.optim.batch_size, self.world):
+            yield from self.feeds([part], step=0)
+
+    def feeds(self, parts: Iterable[prepare.Part], step: int) -> Iterator[Feed]:
+        return feeds(
+            parts, self.text, seed=self.config.seed, step=step, num_timesteps=len(self.models.alpha_bar)
+        )
+
+    def bunches(self, ends_bunch: loop.EndsBunch) -> Iterator[list[Step]]:
+        settings, total = self.config.optim, self.config.optim.steps
+        self.vector.sums.zero_()
+        return loop.steps(
+            self.passes,
+            self.update,
+            self.feeds,
+            self.data.endless(
+                self.config.seed, settings.batch_size, self.done * settings.accumulation, self.world
+            ),
+            first=self.done + 1,
+            last=total,
+            accumulation=settings.accumulation,
+            learning_rate=lambda done: (
+                settings.learning_rate * optim.rate(settings.schedule, done, total, self.warmup)
+            ),
+            seed=self.config.seed,
+            ends_bunch=ends_bunch,
+            world=self.world,
+        )
+
+    def look_at(self, bunch: list[Step]) -> None:
+        """Say which steps were left out; too many in a row end the run."""
+        for step in bunch:
+            self.left_out = self.left_out + 1 if step.left_out else 0
+            if step.left_out:
+                self.tell(Note(f"Step {step.step} was left out: its loss or gradient was not a number."))
+            if self.left_out == MOST_LEFT_OUT:
+                raise ArithmeticError(
+                    f"The loss was not a number {MOST_LEFT_OUT} times in a row, up to step {step.step}; lower "
+                    f"optim.learning_rate ({step.learning_rate:g}) and resume from the last save."
+                )
+
+    def asked(self, name: run.Command) -> bool:
+        return self.world.first and run.take(self.folder, name)
+
     def asked_to_end(self) -> str:
-        return next((word for word in ("stop", "pause") if run.take(self.folder, word)), "")
+        return next((word for word in ("stop", "pause") if self.asked(word)), "")
 
     def end(self, path: Path, step: int, ending: str = "") -> Path:
-        run.forget_commands(self.folder)
+        if self.world.first:
+            run.forget_commands(self.folder)
         self.tell(Finished(step=step, path=self.relative(path), stopped=bool(ending)))
         if ending == "pause":
             self.say("paused", f"Paused at step {step}")
         return path
 
     def measure(self) -> float | None:
-        """The held-out loss as the LoRA is now; None where nothing is held out."""
+        """The held-out loss as the LoRA is now; None where nothing is held out. The processes share the pictures."""
         if self.held_out is None:
             return None
-        pictures = prepare.held_out_inputs(self.held_out, self.models, self.condition)
-        return held_out_loss(self.models, pictures, seed=self.config.seed)
+        count = len(self.held_out.examples)
+        mine = range(self.world.rank, count, self.world.size)
+        pictures = prepare.held_out_inputs(self.held_out, self.models, self.text, mine)
+        at_once = len(HELD_OUT_T) if self.rung is hardware.RUNGS[0] else 1
+        losses = held_out_losses(self.models, pictures, seed=self.config.seed, at_once=at_once)
+        return self.world.total(sum(losses), self.device) / count
 
     def preview(self, step: int) -> None:
-        settings = self.config.preview
-        self.say("training", f"Drawing previews of step {step}")
-        for index, prompt in enumerate(self.prompts()):
-            [picture] = sample.generate(
-                self.models,
-                prompt,
-                negative=settings.negative,
-                seeds=[settings.seed],
-                steps=settings.steps,
-                guidance=settings.guidance,
-                sampler=settings.sampler,
-            )
-            path = self.folder / "previews" / f"{step:06d}-{index}.png"
-            temporary = path.with_suffix(".tmp")
-            picture.save(temporary, format="PNG")
-            run.put_in_place(temporary, path)
-            self.tell(Preview(step=step, prompt=prompt, index=index, path=self.relative(path)))
-        self.say("training", "Training")
-
-    def prompts(self) -> list[str]:
-        """The preview prompts: as set, else captions from over the whole set."""
-        captions = self.data.captions()
-        apart = max(1, len(captions) // DEFAULT_PROMPTS)
-        return self.config.preview.prompts or captions[::apart][:DEFAULT_PROMPTS]
+        if self.world.first:
+            self.say("training", f"Drawing previews of step {step}")
+            settings = self.config.preview
+            prompts = previews.prompts(settings, self.data.captions())
+            for event in previews.draw(self.models, self.folder, step, prompts, settings, self.device):
+                self.tell(event)
+            self.say("training", "Training")
 
     def save(self, step: int) -> Path:
         """The LoRA of `step` as a file, and the state to go on from; told once both are complete."""
@@ -264,6 +370,8 @@ class _Training:
         name = run.safe_name(self.config.output.name)
         stem = name if final else f"{name}-{step:06d}"
         path = self.folder / "checkpoints" / f"{stem}.safetensors"
+        if not self.world.first:
+            return path
         parts = self.models.parts()
         formats.save(
             path,
@@ -278,8 +386,7 @@ class _Training:
             step=step,
             seconds=self.seconds + time.time() - self.started,
             parts=parts,
-            optimizer=self.optimizer,
-            scaler=self.scaler,
+            update=self.update,
         )
         self.tell(Saved(step=step, path=self.relative(path), modules=self.modules))
         return path

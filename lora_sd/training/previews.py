@@ -1,0 +1,69 @@
+"""Pictures on the way: drawn beside the training, as far as the card's memory allows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from .. import errors, run, sample
+from ..config import PreviewSettings
+from ..events import Note, Preview
+from ..models.family import Models
+from . import memory
+
+DEFAULT_PROMPTS = 3  # how many of the captions become preview prompts where none are given
+
+
+def prompts(settings: PreviewSettings, captions: list[str]) -> list[str]:
+    """As set, else captions from over the whole set."""
+    apart = max(1, len(captions) // DEFAULT_PROMPTS)
+    return settings.prompts or captions[::apart][:DEFAULT_PROMPTS]
+
+
+def draw(
+    models: Models,
+    folder: Path,
+    step: int,
+    prompts: list[str],
+    settings: PreviewSettings,
+    device: torch.device,
+) -> Iterator[Preview | Note]:
+    """A picture of each prompt into the run's `folder`; where the card has no room for that, a note instead."""
+    for index, prompt in enumerate(prompts):
+        picture = _picture(models, prompt, settings, device)
+        if picture is None:
+            yield Note(
+                f"The previews of step {step} do not fit into the card's memory beside the training; it goes on "
+                'without them. Smaller pictures or machine.memory = "low" leave room.'
+            )
+            return
+        path = folder / "previews" / f"{step:06d}-{index}.png"
+        temporary = path.with_suffix(".tmp")
+        picture.save(temporary, format="PNG")
+        run.put_in_place(temporary, path)
+        yield Preview(step=step, prompt=prompt, index=index, path=path.relative_to(folder).as_posix())
+
+
+def _picture(
+    models: Models, prompt: str, settings: PreviewSettings, device: torch.device
+) -> Image.Image | None:
+    """With the VAE on the processor if the card has no room for it, or None if even then it has not enough."""
+    encoders = [] if models.encoders_learn else ["text_encoders"]
+    for on_card in (["vae", *encoders], encoders):
+        try:
+            with memory.on_device(models, device, *on_card):
+                [picture] = sample.generate(
+                    models,
+                    prompt,
+                    negative=settings.negative,
+                    seeds=[settings.seed],
+                    steps=settings.steps,
+                    guidance=settings.guidance,
+                    sampler=settings.sampler,
+                )
+            return picture
+        except RuntimeError as error:
+            if not errors.out_of_memory(error):
+                raise
+    return None

@@ -1,0 +1,94 @@
+"""From a step's gradient to new weights: checked, clipped, and given to the optimizer, all on the device.
+
+Nothing here waits for the device. A step whose loss or gradient is not finite changes nothing, neither weights nor
+the optimizer's memory.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import optim
+from .vector import Vector
+
+
+class LossScale:
+    """The factor on the loss that keeps fp16 gradients in range (arXiv:1710.03740, section 3.2); 1 where it isn't needed.
+
+    Halved when a gradient overflows, doubled after 2,000 that did not, as torch.amp.GradScaler does.
+    """
+
+    START, PATIENCE = 2.0**16, 2000
+
+    def __init__(self, enabled: bool, device: torch.device):
+        self.enabled = enabled
+        self.factor = torch.full((), self.START if enabled else 1.0, device=device)
+        self.good = torch.zeros((), device=device)  # steps since it changed
+
+    def follow(self, overflow: Tensor) -> None:
+        """Adapt to whether a step overflowed, () bool."""
+        if not self.enabled:
+            return
+        self.good.copy_(torch.where(overflow, 0.0, self.good + 1))
+        patient = self.good >= self.PATIENCE
+        self.factor.mul_(torch.where(overflow, 0.5, torch.where(patient, 2.0, 1.0)))
+        self.good.copy_(torch.where(patient, 0.0, self.good))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"factor": self.factor, "good": self.good} if self.enabled else {}
+
+    def load_state_dict(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            getattr(self, name).copy_(value)
+
+
+class Update:
+    """One optimizer on a vector. Call it when the gradients of a step are complete."""
+
+    def __init__(
+        self, vector: Vector, optimizer: torch.optim.Optimizer, *, max_grad_norm: float, scale: LossScale
+    ):
+        self.vector, self.optimizer, self.max_grad_norm, self.scale = vector, optimizer, max_grad_norm, scale
+
+    @torch.no_grad()
+    def __call__(self, learning_rate: float) -> Tensor:
+        """Change the weights; gives (loss, 1 if the step was left out because it was not finite), (2,) on the device."""
+        vector, gradient = self.vector, self.vector.gradient
+        if self.scale.enabled:
+            gradient.div_(self.scale.factor)
+        norm = torch.linalg.vector_norm(gradient)
+        overflow = ~norm.isfinite()
+        bad = overflow | ~vector.loss.isfinite()
+        if self.max_grad_norm:
+            gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        optim.set_rate(self.optimizer, learning_rate)
+        self._step(bad)
+        self.scale.follow(overflow)
+        # a gradient that overflows in fp16 is how the scale finds its place: only the loss tells whether the step was bad
+        result = torch.stack([vector.loss, (~vector.loss.isfinite() if self.scale.enabled else bad).float()])
+        vector.sums.zero_()
+        vector.renew()
+        return result
+
+    def _step(self, bad: Tensor) -> None:
+        if getattr(
+            self.optimizer, "_step_supports_amp_scaling", False
+        ):  # torch's fused optimizers look at it on the device
+            self.optimizer.found_inf = bad.float()
+            self.optimizer.step()
+        elif not bad.item():
+            self.optimizer.step()
+
+    def forget(self, done: int) -> None:
+        """A step broke off: what it left is dropped; if it was the first, the optimizer may be half made, too."""
+        self.vector.sums.zero_()
+        if done == 0:
+            self.optimizer.state.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scale": self.scale.state_dict()}
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(values["optimizer"])
+        self.scale.load_state_dict(values["scale"])

@@ -1,0 +1,96 @@
+"""All that learns, as one vector of numbers: one gradient to clip, to check and to share between cards, one optimizer kernel.
+
+Each adapter's `down` and `up` are views of it. Under a half-precision base the layers multiply with copies in that format,
+renewed once a step, so that no pass casts hundreds of small matrices.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ..lora.layers import Factors, LowRank
+
+ALIGNMENT = 8  # numbers: matrices begin at multiples of 16 bytes in half precision, as the fast products ask
+
+
+class Vector:
+    """The parameters of `adapters` (on one device) as `values`, a Parameter whose gradient is always there.
+
+    `values`, its gradient, and the loss that belongs to it stay at the same addresses for the whole run.
+    """
+
+    def __init__(self, adapters: Iterable[LowRank], dtype: torch.dtype):
+        adapters = list(adapters)
+        masters = [parameter for adapter in adapters for parameter in (adapter.down, adapter.up)]
+        self.shapes = [tuple(parameter.shape) for parameter in masters]
+        self.values = nn.Parameter(self.join([parameter.data for parameter in masters]))
+        self.sums = self.values.new_zeros(
+            len(self.values) + 1
+        )  # of a step so far: its gradient, its loss at the end
+        self.values.grad = self.gradient
+        for master, view in zip(masters, self.split(self.values.data), strict=True):
+            master.data = view
+        self.copies = None if dtype == torch.float32 else self.values.detach().to(dtype)
+        self.leaves = masters if self.copies is None else self._give_copies(adapters)
+        self.fresh = None if self.copies is None else torch.zeros_like(self.copies)  # gradients of one pass
+
+    def _give_copies(self, adapters: list[LowRank]) -> list[Tensor]:
+        leaves = [view.detach().requires_grad_() for view in self.split(self.copies)]
+        for adapter, down, up in zip(adapters, leaves[::2], leaves[1::2], strict=True):
+            adapter.copies = Factors(down, up)
+        return leaves
+
+    def join(self, matrices: list[Tensor]) -> Tensor:
+        """Matrices of the adapters' shapes as one vector; what lies between them is 0."""
+        flat = matrices[0].new_zeros(sum(_room(matrix.numel()) for matrix in matrices))
+        for view, matrix in zip(self.split(flat), matrices, strict=True):
+            view.copy_(matrix)
+        return flat
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """A vector as the matrices that lie in it."""
+        views, start = [], 0
+        for shape in self.shapes:
+            count = torch.Size(shape).numel()
+            views.append(flat[start : start + count].view(shape))
+            start += _room(count)
+        return views
+
+    @property
+    def gradient(self) -> Tensor:
+        """(N,) fp32, of the step's loss so far."""
+        return self.sums[:-1]
+
+    @property
+    def loss(self) -> Tensor:
+        """() fp32, of the step so far."""
+        return self.sums[-1]
+
+    @torch.no_grad()
+    def collect(self, loss: Tensor) -> None:
+        """Add what a backward pass left, and its loss, to the step's sums; takes a handful of kernels."""
+        if self.fresh is None:
+            torch._foreach_add_(*self._learnt(self.gradient))
+        else:  # gathered first, for adding across number formats would take a kernel for each matrix
+            torch._foreach_copy_(*self._learnt(self.fresh))
+            self.gradient.add_(self.fresh)
+        self.loss.add_(loss)
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def _learnt(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The matrices of `flat` that got a gradient, and the gradients."""
+        pairs = [(view, leaf.grad) for view, leaf in zip(self.split(flat), self.leaves, strict=True)]
+        views, gradients = zip(*((view, grad) for view, grad in pairs if grad is not None), strict=True)
+        return list(views), list(gradients)
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """After `values` changed: the layers' copies follow."""
+        if self.copies is not None:
+            self.copies.copy_(self.values)
+
+
+def _room(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
