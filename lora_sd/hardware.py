@@ -32,33 +32,6 @@ ENOUGH_FOR = (
 )
 
 
-class Rung(NamedTuple):
-    """One way to save memory; each is slower than the one before."""
-
-    name: str  # as machine.memory has it
-    title: str  # what a person reads: "training goes on …"
-    checkpointing: bool  # compute the inside of blocks again in the backward pass
-    packed: bool  # keep the frozen weights of the U-Net in 8 bits
-
-
-RUNGS = (
-    Rung("fast", "at full speed", checkpointing=False, packed=False),
-    Rung("low", "with parts computed twice, about a third slower", checkpointing=True, packed=False),
-    Rung("lowest", "with parts computed twice and the base in 8 bits", checkpointing=True, packed=True),
-)
-
-
-class Needs(NamedTuple):
-    """What the memory of a training depends on, besides the rung."""
-
-    family: str
-    pixels: int  # of the largest bucket
-    batch_size: int  # on this card
-    rank: int
-    targets: str  # as lora.targets has it
-    text_encoders: bool  # whether they learn
-
-
 @dataclass(frozen=True)
 class Device:
     kind: Literal["cuda", "mps", "cpu"]
@@ -203,21 +176,21 @@ def memory_used() -> int:
 
 
 class Rung(NamedTuple):
-    """A way to train in less memory than the one before, and slower."""
+    """One way to save memory; each is slower than the one before."""
 
     name: str  # as machine.memory has it
-    title: str  # ends a sentence: "Training goes on at full speed."
-    checkpointing: bool  # blocks are computed again in the backward pass, instead of kept
-    packed: bool  # the frozen base in 8 bits
-    small_optimizer: bool  # optimizer states in 8 bits
+    title: str  # what a person reads: "training goes on …"
+    checkpointing: bool  # compute the inside of blocks again in the backward pass
+    packed: bool  # keep the frozen weights of the U-Net in 8 bits
+    small_optimizer: bool  # keep the optimizer's states in 8 bits
 
 
 RUNGS = (
     Rung("fast", "at full speed", False, False, False),
-    Rung("low", "with gradient checkpointing (about a third slower)", True, False, False),
+    Rung("low", "with parts computed twice, about a third slower", True, False, False),
     Rung(
         "lowest",
-        "with gradient checkpointing and the base in 8 bits (slower still)",
+        "with parts computed twice and the base in 8 bits",
         True,
         True,
         small_optimizer=importlib.util.find_spec("bitsandbytes") is not None,
@@ -226,15 +199,15 @@ RUNGS = (
 
 
 class Needs(NamedTuple):
-    """What the memory of a training run depends on."""
+    """What the memory of a training depends on, besides the rung."""
 
     family: str
-    pixels: int  # of one picture
-    batch_size: int  # pictures of one pass on one card
+    pixels: int  # of the largest bucket
+    batch_size: int  # on this card
     rank: int
-    targets: str  # lora.targets
+    targets: str  # as lora.targets has it
     text_encoders: bool  # whether they learn; else they leave the card
-    bytes_per_weight: int = 2
+    bytes_per_weight: int = 2  # of the base model
 
 
 class Footprint(NamedTuple):
