@@ -4,7 +4,7 @@
 step, when the card has finished; SKIP steps are left out. One line of JSON is printed, and added to the file $RESULTS.
 """
 
-import itertools
+import contextlib
 import json
 import os
 import runpy
@@ -25,25 +25,65 @@ from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E40
 ROOT = Path(__file__).parents[1]
 
 
-class Stamps:
-    """When each optimizer step was done, in seconds, and the peaks of memory before and after `skip` of them."""
+class Turn:
+    """A token that goes round: who has it takes the next step, so that other programs' load falls on all alike.
 
-    def __init__(self, skip: int):
+    $TURN is "READ,WRITE", two open ends of pipes: from the process before and to the process after.
+    """
+
+    def __init__(self, read: int, write: int):
+        self.read, self.write = read, write
+        self.mine = False
+
+    def pass_on(self) -> None:
+        """Give the token away, where it is ours, and wait for it to come back."""
+        if self.mine:
+            with contextlib.suppress(BrokenPipeError):  # the other has ended
+                os.write(self.write, b".")
+        os.read(self.read, 1)  # comes back empty when the other has ended
+        self.mine = True
+
+
+class Steps:
+    """What each optimizer step took, and the peaks of memory before and after the first `skip`; called after each."""
+
+    def __init__(self, skip: int, turn: Turn | None = None):
         self.skip = skip
-        self.times: list[float] = []
-        self.processor: list[
-            float
-        ] = []  # seconds of all threads: beside other programs, steadier than the clock
-        self.before = 0  # bytes reserved at most until the steps that count
+        self.turn = turn
+        self.seconds: list[float] = []  # by the clock; of the first step, from the start of the process
+        self.processor: list[float] = []  # of work of all threads: on a busy machine steadier than the clock
+        self.reserved = 0  # bytes at most in the first `skip`
+        self.began, self.worked = STARTED, 0.0
 
     def __call__(self) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
-        self.processor.append(time.process_time())
-        if len(self.times) == self.skip and torch.cuda.is_available():
-            self.before = torch.cuda.max_memory_reserved()
+        self.seconds.append(time.perf_counter() - self.began)
+        self.processor.append(time.process_time() - self.worked)
+        if len(self.seconds) == self.skip and torch.cuda.is_available():
+            self.reserved = torch.cuda.max_memory_reserved()
             torch.cuda.reset_peak_memory_stats()
+        if self.turn:
+            self.turn.pass_on()
+        self.began, self.worked = time.perf_counter(), time.process_time()
+
+    def figures(self, batch: int) -> dict[str, float]:
+        """Milliseconds of a step (median, tenth and ninetieth percentile) and images a second, after the skipped ones.
+
+        `cpu_ms` is what the processor worked for a step. `n` alone where none is left.
+        """
+        counted = sorted(self.seconds[self.skip :])
+        if not counted:
+            return {"n": 0}
+        return {
+            "n": len(counted),
+            "ms_step": round(statistics.median(counted) * 1e3, 2),
+            "p10": round(counted[len(counted) // 10] * 1e3, 2),
+            "p90": round(counted[len(counted) * 9 // 10] * 1e3, 2),
+            "images_s": round(batch / statistics.median(counted), 2),
+            "cpu_ms": round(statistics.median(self.processor[self.skip :]) * 1e3, 2),
+            "first_step_s": round(self.seconds[0], 1),
+        }
 
     def memory(self) -> dict[str, float]:
         """Peaks in GiB: on the card in the steps that count and in the whole run, or resident on the CPU now."""
@@ -53,36 +93,12 @@ class Stamps:
         return {
             "allocated_gib": _gib(torch.cuda.max_memory_allocated()),
             "reserved_gib": _gib(reserved),
-            "run_reserved_gib": _gib(max(reserved, self.before)),
+            "run_reserved_gib": _gib(max(reserved, self.reserved)),
         }
 
 
 def _gib(size: int) -> float:
     return round(size / 2**30, 2)
-
-
-def figures(stamps: Stamps, *, batch: int, started: float) -> dict[str, float]:
-    """Milliseconds of a step (median, tenth and ninetieth percentile) and images a second, without the skipped steps.
-
-    `cpu_ms` is what the processor worked for a step. `n` alone where fewer than two steps are left.
-    """
-    steps = durations(stamps.times, stamps.skip)
-    if not steps:
-        return {"n": 0}
-    return {
-        "n": len(steps),
-        "ms_step": round(statistics.median(steps) * 1e3, 2),
-        "p10": round(steps[len(steps) // 10] * 1e3, 2),
-        "p90": round(steps[len(steps) * 9 // 10] * 1e3, 2),
-        "images_s": round(batch / statistics.median(steps), 2),
-        "cpu_ms": round(statistics.median(durations(stamps.processor, stamps.skip)) * 1e3, 2),
-        "first_step_s": round(stamps.times[0] - started, 1),
-    }
-
-
-def durations(times: list[float], skip: int) -> list[float]:
-    """From each step to the next, shortest first; the clock starts when `skip` steps are done."""
-    return sorted(after - before for before, after in itertools.pairwise(times[max(skip - 1, 0) :]))
 
 
 def after_each_step(act: Callable[[], None]) -> None:
@@ -114,13 +130,13 @@ def main(arguments: list[str]) -> None:
     if len(arguments) < 4:
         sys.exit(__doc__)
     label, batch, skip, *command = arguments
-    stamps = Stamps(int(skip))
-    after_each_step(stamps)
+    turn = Turn(*map(int, os.environ["TURN"].split(","))) if "TURN" in os.environ else None
+    steps = Steps(int(skip), turn)
+    after_each_step(steps)
     try:
         run(command)
     finally:  # scripts end with sys.exit, and one that fails late has been timed all the same
-        timed = figures(stamps, batch=int(batch), started=STARTED)
-        report({"label": label, "batch": int(batch), **timed, **stamps.memory()})
+        report({"label": label, "batch": int(batch), **steps.figures(int(batch)), **steps.memory()})
 
 
 if __name__ == "__main__":

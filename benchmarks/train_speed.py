@@ -93,22 +93,47 @@ def peer(template: str, work: Workload, out: str) -> list[str]:
     return [word.format(**work._asdict(), out=out) for word in shlex.split(template)]
 
 
-def measure(label: str, work: Workload, command: list[str], **environment: str) -> Result:
-    """One run in a process of its own. One that gives no figures shows the end of what it printed."""
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / "steptime.py", label, str(work.batch), str(work.skip), *command],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def start(label: str, work: Workload, command: list[str], **options: Any) -> subprocess.Popen:
+    """The command under steptime.py, in a process of its own."""
+    words = [sys.executable, BENCHMARKS / "steptime.py", label, str(work.batch), str(work.skip), *command]
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
     )
-    lines = done.stdout.splitlines()
+
+
+def finish(process: subprocess.Popen, label: str, work: Workload) -> Result:
+    """Its figures, printed at once, for what follows may take long; without any, the end of what it said."""
+    lines = process.communicate()[0].splitlines()
     found = [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
     result = found[0] if found else {"label": label, "batch": work.batch, "n": 0}
     if not result["n"]:
-        print("\n".join([f"{label} at batch {work.batch} counted no steps:", *lines[-20:]]), flush=True)
-    print(json.dumps(result), flush=True)  # at once: what follows may take long
+        print("\n".join([f"{label} at batch {work.batch} counted no steps:", *lines[-20:]]))
+    print(json.dumps(result), flush=True)
     return result
+
+
+def measure(label: str, work: Workload, command: list[str]) -> Result:
+    return finish(start(label, work, command), label, work)
+
+
+def in_turns(sides: dict[str, list[str]], work: Workload, environment: dict[str, str]) -> dict[str, Result]:
+    """Two commands that take their steps in turns: the load of a busy machine falls on both alike."""
+    (read_1, write_1), (read_2, write_2) = pipes = os.pipe(), os.pipe()
+    os.write(write_1, b".")
+    ends = ((read_1, write_2), (read_2, write_1))
+    started = {
+        label: start(
+            label,
+            work,
+            command,
+            pass_fds=mine,
+            env={**os.environ, **environment, "TURN": ",".join(map(str, mine))},
+        )
+        for (label, command), mine in zip(sides.items(), ends, strict=True)
+    }
+    for end in (*pipes[0], *pipes[1]):
+        os.close(end)  # so that each notices when the other has ended
+    return {label: finish(process, label, work) for label, process in started.items()}
 
 
 # What is printed
@@ -197,7 +222,7 @@ def resolution_of(model: Path) -> int:
 
 
 def starter(*, batch: int, steps: int, skip: int, repeats: int, threads: int) -> None:
-    """Ours and the PEFT loop in turn on the processor, so that other programs' load falls on both alike."""
+    """Ours beside the PEFT loop on the processor, step by step in turns."""
     work = Workload(str(find.STARTER), str(STREAMLINE), resolution_of(find.STARTER), batch, steps, skip)
     loop = f"{BENCHMARKS / 'peft_loop.py'} --model {{model}} --images {{images}} --resolution {{resolution}} "
     sides = {
@@ -205,10 +230,7 @@ def starter(*, batch: int, steps: int, skip: int, repeats: int, threads: int) ->
         "PEFT loop": peer(loop + f"--batch {{batch}} --steps {{steps}} --rank {RANK}", work, ""),
     }
     environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    rounds = [
-        {label: measure(label, work, command, **environment) for label, command in sides.items()}
-        for _ in range(repeats)
-    ]
+    rounds = [in_turns(sides, work, environment) for _ in range(repeats)]
     print(f"\nstarter, {work.resolution}², batch {batch}, rank {RANK}, {threads} threads, fp32")
     print(rounds_table(rounds))
 

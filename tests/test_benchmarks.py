@@ -116,10 +116,9 @@ def test_a_script_is_timed_as_it_is(tmp_path):
 
 
 def test_skipped_steps_do_not_count():
-    stamps = steptime.Stamps(skip=2)
-    stamps.times, stamps.processor = [5.0, 15.0, 15.1, 15.2, 15.4], [0.0, 1.0, 1.05, 1.1, 1.15]
-    timed = steptime.figures(stamps, batch=4, started=1.0)
-    assert timed == {
+    steps = steptime.Steps(skip=2)
+    steps.seconds, steps.processor = [4.0, 10.0, 0.1, 0.2, 0.1], [3.0, 1.0, 0.05, 0.06, 0.05]
+    assert steps.figures(batch=4) == {
         "n": 3,
         "ms_step": 100.0,
         "p10": 100.0,
@@ -128,14 +127,32 @@ def test_skipped_steps_do_not_count():
         "cpu_ms": 50.0,
         "first_step_s": 4.0,
     }
-    assert steptime.figures(steptime.Stamps(skip=2), batch=4, started=1.0) == {"n": 0}
+    assert steptime.Steps(skip=2).figures(batch=4) == {"n": 0}
 
 
-def test_our_own_trainer_is_timed_by_the_same_hook(made, tmp_path, home):
+def test_two_programs_take_their_steps_in_turns(tmp_path):
+    script, log = tmp_path / "anyone.py", tmp_path / "log"
+    script.write_text(
+        "import sys, torch\n"
+        "w = torch.nn.Parameter(torch.ones(1)); optimizer = torch.optim.SGD([w], lr=0.1)\n"
+        "for step in range(4):\n"
+        "    w.sum().backward()\n"
+        "    open(sys.argv[2], 'a').write(f'{step} {sys.argv[1]}, ')\n"
+        "    optimizer.step()\n"
+    )
+    work = train_speed.Workload("", "", 0, batch=1, steps=4, skip=1)
+    sides = {name: [str(script), name, str(log)] for name in ("a", "b")}
+    results = train_speed.in_turns(sides, work, {"OMP_NUM_THREADS": "1"})
+    assert [result["n"] for result in results.values()] == [3, 3]
+    assert "2 a, 2 b, 3 a, 3 b, " in log.read_text()  # the first steps are nobody's turn
+
+
+def test_our_own_trainer_is_timed_by_the_same_hook(made, tmp_path, monkeypatch):
     make_images.write(tmp_path, 2, 128)
     work = train_speed.Workload(str(made("tiny")), str(tmp_path), 128, batch=2, steps=4, skip=1)
     command = [*train_speed.ours(work), "--machine.device", "cpu"]
-    result = train_speed.measure("ours", work, command, OMP_NUM_THREADS="1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    result = train_speed.measure("ours", work, command)
     assert result["n"] == 3 and result["ms_step"] > 0
 
 
