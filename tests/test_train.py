@@ -93,6 +93,31 @@ def body(path):
     return data[8 + int.from_bytes(data[:8], "little") :]
 
 
+def test_a_run_of_the_first_version_goes_on_where_it_was(tiny_folder, pictures):
+    """Its optimizer kept the moments of every matrix by itself, and its state had a scaler."""
+    config = config_for(tiny_folder("sd15"), pictures, **{"optim.steps": 6})
+    whole = train(config)
+    train(config, stop_at(3))
+    folder = run.list_runs()[0].folder
+    values = torch.load(folder / "state" / "latest.pt")
+    moments = values.pop("update")["optimizer"]
+    matrices = [matrix for pair in values["adapters"].values() for matrix in pair]
+    old, start = {}, 0
+    for index, matrix in enumerate(matrices):
+        parts = {
+            k: v[start : start + matrix.numel()].view_as(matrix)
+            for k, v in moments["state"][0].items()
+            if v.ndim
+        }
+        old[index] = {"step": moments["state"][0]["step"], **parts}
+        start += -(-matrix.numel() // 8) * 8
+    group = {**moments["param_groups"][0], "params": list(old), "fused": None}
+    del values["optimizer_name"]
+    values |= {"optimizer": {"state": old, "param_groups": [group]}, "scaler": {}}
+    torch.save(values, folder / "state" / "latest.pt")
+    assert body(train(config, folder=folder)) == body(whole)
+
+
 def test_previews_and_saves_change_nothing(tiny_folder, pictures):
     quiet = train(config_for(tiny_folder("sd15"), pictures))
     busy = train(
@@ -337,3 +362,18 @@ def test_a_card_trains_to_nearly_the_losses_of_the_processor(tiny_folder, pictur
     on_cpu = losses(cfg.changed(config, {"machine.device": "cpu"}))
     on_card = losses(cfg.changed(config, {"machine.device": "cuda", "machine.precision": precision}))
     assert on_card == pytest.approx(on_cpu, rel=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rung", [rung.name for rung in hardware.RUNGS])
+@pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
+@pytest.mark.parametrize("name", ["sd15", "sd2-v", "sdxl"])
+def test_recorded_steps_follow_plain_ones(tiny_folder, pictures, name, text_encoders, rung):
+    settings = {"lora.text_encoders": text_encoders, "optim.learning_rate": 1e-3, "optim.steps": 12}
+    config = config_for(
+        tiny_folder(name), pictures, **settings, **{"machine.device": "cuda", "machine.memory": rung}
+    )
+    plain = losses(cfg.changed(config, {"machine.cuda_graph": False}))
+    assert losses(config) == pytest.approx(plain, rel=0.02)
+    told = run.read_events(run.list_runs()[0].folder)[0]
+    assert not [e.text for e in told if isinstance(e, events.Note) and "record" in e.text]

@@ -25,6 +25,7 @@ def save(folder: Path, *, step: int, seconds: float, parts: dict[str, nn.Module]
         "adapters": {
             name: (pair.down.clone(), pair.up.clone()) for name, pair in layers.adapters(parts).items()
         },
+        "optimizer_name": type(update.optimizer).__name__,
         "update": update.state_dict(),
     }
     temporary = folder / f".{NAME}.tmp"

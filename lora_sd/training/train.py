@@ -96,6 +96,12 @@ class _Training:
         train_on, held_out = self.find()
         self.say("starting", f"Loading {Path(config.model.base).name}")
         self.device, dtype = hardware.choose(config.machine.device, config.machine.precision)
+        if config.optim.batch_size * config.optim.accumulation < self.world.size:
+            self.tell(
+                Note(
+                    f"Each step has fewer pictures than the {self.world.size} processes; raise optim.batch_size."
+                )
+            )
         self.models = load(  # on the CPU: each part comes to the card when it has work there
             config.model.base,
             dtype=dtype,
@@ -110,6 +116,7 @@ class _Training:
         self.inject()
         self.text = self.read_captions()
         self.place()
+        self.set_up()
         return self.teach()
 
     # -- what the run works on ---------------------------------------------------------------------------------------
@@ -191,21 +198,23 @@ class _Training:
         memory.take_rung(models.unet, self.rung)
         models.place(self.device, "unet", *(["text_encoders"] if models.encoders_learn else []))
         self.vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
-        self.update = Update(
-            self.vector,
-            optim.adamw(
-                [self.vector.values],
-                learning_rate=settings.learning_rate,
-                weight_decay=settings.weight_decay,
-            ),
-            max_grad_norm=settings.max_grad_norm,
-            scale=LossScale(models.dtype == torch.float16, self.device),
+
+    def set_up(self) -> None:
+        """Make the optimizer, and go on from the run's saved state if there is one."""
+        settings = self.config.optim
+        saved = self.world.agree(state.read(self.folder / "state") if self.world.first else None)
+        name = "AdamW8bit" if self.rung.small_optimizer else "AdamW"
+        optimizer = optim.OPTIMIZERS[saved.get("optimizer_name", "AdamW") if saved else name](
+            [self.vector.values], learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        scale = LossScale(self.models.dtype == torch.float16, self.device)
+        self.update = Update(self.vector, optimizer, max_grad_norm=settings.max_grad_norm, scale=scale)
+        if saved:
+            self.done, self.seconds = state.restore(saved, self.models.parts(), self.update)
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
     def teach(self) -> Path:
-        self.restore()
         settings, total = self.config.optim, self.config.optim.steps
         per_epoch = max(1, self.data.batches_per_epoch(settings.batch_size) // settings.accumulation)
         self.steps_of = functools.partial(cadence.steps_of, total=total, per_epoch=per_epoch)
@@ -236,12 +245,6 @@ class _Training:
         memory.take_rung(self.models.unet, self.rung)
         self.update.forget(self.done)
         memory.give_back()
-
-    def restore(self) -> None:
-        """Go on from the run's saved state, if there is one."""
-        values = self.world.agree(state.read(self.folder / "state") if self.world.first else None)
-        if values:
-            self.done, self.seconds = state.restore(values, self.models.parts(), self.update)
 
     def learn(self) -> Path:
         """Train from the step that is done to the end."""
@@ -394,6 +397,7 @@ class _Training:
     def describe(self, step: int) -> dict[str, str]:
         """The header of the file: how it was trained, as far as output.metadata lets it tell."""
         config, models, data = self.config, self.models, self.data
+        kind = type(self.update.optimizer)
         told = metadata.Training(
             base=config.model.base,
             base_hashes=self.base_hashes.result(),
@@ -411,7 +415,7 @@ class _Training:
             batch_size=config.optim.batch_size,
             accumulation=config.optim.accumulation,
             learning_rate=config.optim.learning_rate,
-            optimizer=f"torch.optim.adamw.AdamW(weight_decay={config.optim.weight_decay})",
+            optimizer=f"{kind.__module__}.{kind.__qualname__}(weight_decay={config.optim.weight_decay})",
             schedule=config.optim.schedule,
             warmup_steps=self.warmup,
             max_grad_norm=config.optim.max_grad_norm,

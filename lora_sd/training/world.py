@@ -87,13 +87,20 @@ def told() -> World:
 
 
 def join(device: str) -> World:
-    """Meet the other processes; `device` is the kind they train on."""
+    """Meet the other processes; `device` is as machine.device has it."""
     world = told()
     if world.size > 1:
         import torch
         import torch.distributed as dist
 
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda":
+            if world.local_size > torch.cuda.device_count():
+                raise ValueError(
+                    f"{world.local_size} processes were started and there are {torch.cuda.device_count()} graphics cards; "
+                    "start one process for each card."
+                )
             torch.cuda.set_device(world.local_rank)
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     return world
