@@ -130,6 +130,27 @@ def test_the_vae_stays_in_fp32(tiny_checkpoint, tiny_folder, dtype, single):
     assert {p.dtype for p in models.vae.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_are_those_of_the_file_converted_once(tiny_checkpoint, tiny_folder, tmp_path, dtype, single):
+    """Weights of several precisions in one file: none goes through a narrower one on its way."""
+    if single:
+        path = tiny_checkpoint("sd15")
+        files = [path]
+    else:
+        path = tmp_path / "folder"
+        shutil.copytree(tiny_folder("sd15"), path)
+        files = path.glob("*/*.safetensors")
+    whole = weights_of(load(str(path)))
+    for file in files:
+        weights = load_file(file)
+        halves = {key: value.half() for key, value in list(weights.items())[::2]}
+        save_file(weights | halves, file, {"format": "pt"})
+    for key, value in weights_of(load(str(path), dtype=dtype)).items():
+        exact, halved = whole[key].to(value.dtype), whole[key].half().to(value.dtype)
+        assert torch.equal(value, exact) or torch.equal(value, halved)
+
+
 def test_zero_terminal_snr_is_found_in_the_file(tiny_checkpoint):
     """Other markers of the prediction type are in test_find.py: they need no weights."""
     marks = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}

@@ -159,6 +159,18 @@ def test_base_hashes_are_a1111s_and_sha256(tmp_path):
     assert base_hashes(None) == base_hashes(tmp_path / "none") == ("NOFILE", "NOFILE")
 
 
+def test_base_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
+    path, memory = tmp_path / "model.safetensors", tmp_path / "cache" / "models.json"
+    path.write_bytes(b"x" * 100)
+    found = base_hashes(path, memory)
+    assert found == base_hashes(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", None)
+        assert base_hashes(path, memory) == found
+    path.write_bytes(b"y" * 101)
+    assert base_hashes(path, memory) == base_hashes(path) != found
+
+
 # -- what is read ------------------------------------------------------------------------------------------------------
 
 

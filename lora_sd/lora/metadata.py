@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
+from ..remembered import Remembered
 from .inspection import inspect as inspect
 
 if TYPE_CHECKING:  # both need torch, and reading a header must not
@@ -281,12 +282,24 @@ def _modelspec(family: "Family", prediction: str, training: Training) -> dict[st
     return {f"modelspec.{key}": value for key, value in spec.items()}
 
 
-def base_hashes(path: Path | None) -> tuple[str, str]:
-    """A1111's old hash and the sha256 of a base model's file, or what sd-scripts writes where there is no one file."""
+def base_hashes(path: Path | None, memory: Path | None = None) -> tuple[str, str]:
+    """A1111's old hash and the sha256 of a base model's file, or what sd-scripts writes where there is no one file.
+
+    Reading a whole model takes seconds: the file `memory` remembers the hashes of those that were read.
+    """
     if path is None or not path.exists():
         return ("NOFILE", "NOFILE")
     if path.is_dir():
         return ("IsADirectory", "IsADirectory")
+    if memory is None:
+        return _hashes(path)
+    remembered = Remembered(memory, _hashes)
+    old, whole = remembered[path]
+    remembered.save()
+    return old, whole
+
+
+def _hashes(path: Path) -> tuple[str, str]:
     with open(path, "rb") as file:
         whole = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0x100000)

@@ -1,12 +1,15 @@
 """A base model, loaded and frozen: `load("starter" | file | folder | hub id) -> Models`. It never downloads.
 
-Weights are read once; each component goes straight to its own precision. What a single file does not hold (component
-configs and the CLIP tokenizer) lies in `configs/`, so no network is needed.
+Weights are mapped from the file as they are there, and converted once, where they will be: on a card, or on the processor by
+several threads. What a single file does not hold (component configs and the CLIP tokenizer) lies in `configs/`, so no
+network is needed.
 """
 
 import contextlib
+import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from diffusers.utils import logging as diffusers_logging
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -21,9 +25,11 @@ from transformers.utils import logging as transformers_logging
 
 from . import find
 from .family import FAMILIES, Family, Models, Prediction, TextEncoder
-from .header import Contents, identify, open_header, read_json
+from .header import TEXT_ENCODERS, UNET, VAE, Contents, identify, open_header, read_json
 
 CONFIGS = Path(__file__).parent / "configs"
+STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # as safetensors calls them
+THREADS = min(8, os.cpu_count() or 1)
 PICKLES = (".ckpt", ".pt", ".pth")
 PRUNED = "it is damaged, or a pruned model, which can't be taught here"
 
@@ -54,6 +60,7 @@ def load(
     scheduler_config = parts.scheduler_config | ({"prediction_type": prediction} if prediction else {})
     for model in (parts.unet, parts.vae, *parts.text_encoders):
         model.requires_grad_(False).to(device).train()  # gradient checkpointing asks for train mode
+        _convert(model, torch.float32 if model is parts.vae else dtype)
     _check_clip_skip(clip_skip, parts.text_encoders)
     return Models(
         family=family,
@@ -73,6 +80,19 @@ def load(
 def alpha_bar(scheduler_config: Mapping[str, Any]) -> Tensor:
     """ᾱ of every timestep (T,), after the zero-terminal-SNR fix where the config asks for it (arXiv:2305.08891)."""
     return DDPMScheduler.from_config(scheduler_config).alphas_cumprod
+
+
+def _convert(model: nn.Module, dtype: torch.dtype) -> None:
+    """`model.to(dtype)` by several threads: what takes its time is getting memory from the system, page by page."""
+
+    def convert(tensor: Tensor) -> None:
+        tensor.data = tensor.data.to(dtype)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        floats = [
+            tensor for tensor in model.state_dict(keep_vars=True).values() if tensor.is_floating_point()
+        ]
+        list(pool.map(convert, floats))
 
 
 @contextlib.contextmanager
@@ -106,12 +126,13 @@ def _from_folder(found: find.Found, dtype: torch.dtype) -> tuple[Family, Compone
 
 
 def _component(kind: type, path: Path, name: str, dtype: torch.dtype) -> nn.Module:
+    """A component in the precision of its file, which needs no copy; `dtype` where that is not in the header."""
     weights = [*(path / name).glob("*.safetensors")] or [*(path / name).glob("*.bin")]
     only_halves = all(".fp16" in file.name for file in weights)
     model, report = kind.from_pretrained(
         path,
         subfolder=name,
-        dtype=dtype,
+        dtype=_file_dtype(min(weights, key=lambda file: len(file.name)), dtype),  # the one without a variant
         variant="fp16" if only_halves else None,
         local_files_only=True,
         output_loading_info=True,
@@ -121,6 +142,19 @@ def _component(kind: type, path: Path, name: str, dtype: torch.dtype) -> nn.Modu
     return model
 
 
+def _file_dtype(file: Path, otherwise: torch.dtype) -> torch.dtype:
+    """The widest number format in a safetensors file."""
+    if file.suffix != ".safetensors":
+        return otherwise
+    with safe_open(file, framework="pt") as tensors:
+        return _widest(STORED.get(tensors.get_slice(key).get_dtype(), otherwise) for key in tensors.keys())
+
+
+def _widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """The number format that holds all others; integers are none."""
+    return max((dtype for dtype in dtypes if dtype.is_floating_point), key=lambda dtype: dtype.itemsize)
+
+
 def _text_model(spec: TextEncoder) -> type:
     return CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
 
@@ -128,7 +162,7 @@ def _text_model(spec: TextEncoder) -> type:
 # A single file, as A1111 and ComfyUI keep their checkpoints
 
 
-def _from_file(found: find.Found, dtype: torch.dtype) -> tuple[Family, Components]:
+def _from_file(found: find.Found, _: torch.dtype) -> tuple[Family, Components]:
     weights, metadata = _weights(found.path)
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     known = identify(Contents(shapes, metadata, lambda key: weights[key].tolist()))
@@ -140,9 +174,12 @@ def _from_file(found: find.Found, dtype: torch.dtype) -> tuple[Family, Component
         "sd2-base" if family.name == "sd2" and known["prediction"] == "epsilon" else family.name
     )
     return family, Components(
-        unet=_single(UNet2DConditionModel, weights, folder, "unet", dtype),
-        vae=_single(AutoencoderKL, weights, folder, "vae", torch.float32),
-        text_encoders=[_single_text(spec, weights, folder, dtype) for spec in family.text_encoders],
+        unet=_single(UNet2DConditionModel, weights, folder, "unet", _dtype_of(weights, UNET)),
+        vae=_single(AutoencoderKL, weights, folder, "vae", _dtype_of(weights, VAE)),
+        text_encoders=[
+            _single_text(spec, weights, folder, _dtype_of(weights, TEXT_ENCODERS))
+            for spec in family.text_encoders
+        ],
         tokenizers=[_tokenizer(folder / spec.tokenizer) for spec in family.text_encoders],
         scheduler_config={
             **read_json(folder / "scheduler" / "scheduler_config.json"),
@@ -150,6 +187,11 @@ def _from_file(found: find.Found, dtype: torch.dtype) -> tuple[Family, Component
             "rescale_betas_zero_snr": known["zero_snr"],
         },
     )
+
+
+def _dtype_of(weights: dict[str, Tensor], prefix: str | tuple[str, ...]) -> torch.dtype:
+    """The precision of a component in its file: to ask for that needs no copy."""
+    return _widest(tensor.dtype for key, tensor in weights.items() if key.startswith(prefix))
 
 
 def _weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
