@@ -199,6 +199,19 @@ def test_only_injected_adapters_train():
     assert all(p.grad is not None for p in parameters)
 
 
+def test_a_channels_last_picture_gives_the_same_and_keeps_its_layout():
+    parts, x = one_layer("conv1x1")
+    attach(parts, {"unet.0": random_pair(parts["unet"][0])}, adapter="a", strength=0.7)
+    results = []
+    for picture in (x, x.to(memory_format=torch.channels_last)):
+        picture = picture.detach().requires_grad_()
+        y = parts["unet"](picture)
+        y.square().sum().backward()
+        results.append((y, picture.grad))
+    torch.testing.assert_close(results[1], results[0])
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
 @kinds
 @pytest.mark.parametrize("others", [0, 1])
 def test_gradients_are_the_derivative(kind, others):

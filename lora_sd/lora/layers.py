@@ -109,10 +109,10 @@ class _Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, down: Tensor, up: Tensor, layer: nn.Linear, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, down: Tensor, up: Tensor, layer: nn.Module, scale: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
         narrow = rows @ down.T  # (N, rank)
-        y = F.linear(rows, layer.weight, layer.bias).addmm_(narrow, up.T, alpha=scale)  # (N, out)
+        y = F.linear(rows, layer.weight.flatten(1), layer.bias).addmm_(narrow, up.T, alpha=scale)  # (N, out)
         ctx.save_for_backward(rows, narrow, down, up)
         ctx.layer, ctx.scale = layer, scale
         return y.view(*x.shape[:-1], -1)
@@ -123,7 +123,7 @@ class _Product(torch.autograd.Function):
         wants_x, wants_down, wants_up = ctx.needs_input_grad[:3]
         grad = grad_y.reshape(-1, grad_y.shape[-1])  # (N, out)
         grad_narrow = _product(grad, up, ctx.scale)  # (N, rank)
-        grad_x = (grad @ ctx.layer.weight).addmm_(grad_narrow, down) if wants_x else None
+        grad_x = (grad @ ctx.layer.weight.flatten(1)).addmm_(grad_narrow, down) if wants_x else None
         return (
             grad_x.view(*grad_y.shape[:-1], -1) if wants_x else None,
             grad_narrow.T @ rows if wants_down else None,
@@ -139,6 +139,18 @@ def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 class LoRAConv2d(Adapted, nn.Conv2d):
+    def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
+        if not (self._pointwise and x.is_contiguous(memory_format=torch.channels_last)):
+            return super().adapted(x, adapter)
+        # a channels-last picture is a matrix with a row for each position, and this layer a Linear on it
+        down, up = (matrix.flatten(1) for matrix in adapter.factors(x.dtype))
+        return _Product.apply(x.permute(0, 2, 3, 1), down, up, self, adapter.scale).permute(0, 3, 1, 2)
+
+    @property
+    def _pointwise(self) -> bool:
+        geometry = (self.kernel_size, self.stride, self.padding, self.groups)
+        return geometry == ((1, 1), (1, 1), (0, 0), 1)
+
     def narrow(self, x: Tensor, down: Tensor) -> Tensor:
         # stride, padding and dilation are the layer's own; every group gets all of `down`, as ΔW has it
         return self._conv_forward(x, down.expand(self.groups, *down.shape).flatten(0, 1), None)

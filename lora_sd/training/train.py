@@ -19,6 +19,7 @@ from ..config import TrainConfig
 from ..data.folder import Example, find_examples
 from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Saved, Step
 from ..lora import formats, layers, metadata, targets
+from ..models import fast
 from ..models.load import load
 from . import cadence, loop, memory, optim, prepare, previews, state, world
 from .feed import Feed, Text, feeds
@@ -197,6 +198,7 @@ class _Training:
             self.tell(Note(why))
         memory.take_rung(models.unet, self.rung)
         models.place(self.device, "unet", *(["text_encoders"] if models.encoders_learn else []))
+        fast.speed_up(models.unet)
         self.vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
 
     def set_up(self) -> None:
