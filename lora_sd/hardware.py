@@ -211,66 +211,76 @@ class Needs(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """What a model family takes; from the shapes of the released models."""
+    """What the released models of a family take."""
 
     unet: int  # weights
+    packed: int  # bytes of them in 8 bits, with scales and the few layers that stay dense
     text: int  # weights of all text encoders
     adapters: dict[str, int]  # parameters for each unit of rank, by lora.targets
-    text_adapters: int  # the same, of the text encoders
-    kept: dict[str, tuple[int, int, int]]  # for each rung: bytes per latent pixel, by lora.targets
-    text_kept: int  # bytes per picture, if the text encoders learn
+    text_adapters: int  # the same of the text encoders
+    kept: dict[str, tuple[int, ...]]  # bytes per latent pixel on each rung, by lora.targets, at rank 16
+    narrow: int  # bytes per latent pixel for each unit of rank more, where all is kept
+    text_kept: int  # bytes per picture, where the text encoders learn
 
 
-# Counted, not measured: `python benchmarks/memory.py --count` runs the real shapes without data and prints these rows.
-# `kept` is the peak of what a pass of rank 16 in half precision holds beside the weights.
+# Counted, not measured: `python benchmarks/memory.py --count` prints these rows. `kept` is the peak of what a forward and
+# backward pass in half precision holds beside what was there before.
 FOOTPRINTS = {
     "sd15": Footprint(
-        859_520_964,
-        123_060_480,
-        {"attention-qv": 99_648, "attention": 199_296, "transformer": 423_936, "full": 1_050_816},
-        165_888,
-        {
-            "attention-qv": (201_741, 56_519, 43_239),
-            "attention": (202_382, 56_615, 43_335),
-            "transformer": (230_106, 58_334, 55_054),
-            "full": (233_937, 59_668, 59_668),
+        unet=859_520_964,
+        packed=861_260_168,
+        text=123_060_480,
+        adapters={"attention-qv": 99_648, "attention": 199_296, "transformer": 423_936, "full": 1_050_816},
+        text_adapters=165_888,
+        kept={
+            "attention-qv": (174_109, 43_247, 43_247),
+            "attention": (174_750, 43_343, 43_343),
+            "transformer": (212_474, 55_062, 55_062),
+            "full": (233_945, 59_676, 59_676),
         },
-        30_044_456,
+        narrow=168,
+        text_kept=29_924_376,
     ),
     "sd2": Footprint(
-        865_910_724,
-        340_387_840,
-        {"attention-qv": 103_744, "attention": 207_488, "transformer": 432_128, "full": 1_059_008},
-        423_936,
-        {
-            "attention-qv": (191_133, 46_469, 43_189),
-            "attention": (191_769, 46_565, 43_285),
-            "transformer": (229_483, 58_274, 54_994),
-            "full": (233_306, 59_607, 59_607),
+        unet=865_910_724,
+        packed=867_649_928,
+        text=340_387_840,
+        adapters={"attention-qv": 103_744, "attention": 207_488, "transformer": 432_128, "full": 1_059_008},
+        text_adapters=423_936,
+        kept={
+            "attention-qv": (173_501, 43_197, 43_197),
+            "attention": (174_137, 43_293, 43_293),
+            "transformer": (211_851, 55_002, 55_002),
+            "full": (235_554, 59_615, 59_615),
         },
-        60_408_224,
+        narrow=167,
+        text_kept=60_250_568,
     ),
     "sdxl": Footprint(
-        2_567_463_684,
-        817_720_320,
-        {"attention-qv": 725_760, "attention": 1_451_520, "transformer": 2_659_840, "full": 3_074_240},
-        903_168,
-        {
-            "attention-qv": (345_383, 33_460, 30_962),
-            "attention": (345_993, 33_460, 30_986),
-            "transformer": (415_939, 38_684, 36_219),
-            "full": (424_076, 45_091, 45_091),
+        unet=2_567_463_684,
+        packed=2_575_046_408,
+        text=817_720_320,
+        adapters={
+            "attention-qv": 725_760,
+            "attention": 1_451_520,
+            "transformer": 2_659_840,
+            "full": 3_074_240,
         },
-        134_046_200,
+        text_adapters=903_168,
+        kept={
+            "attention-qv": (330_503, 30_970, 30_970),
+            "attention": (331_113, 30_994, 30_994),
+            "transformer": (401_059, 36_227, 36_227),
+            "full": (425_356, 44_433, 44_433),
+        },
+        narrow=146,
+        text_kept=132_784_168,
     ),
 }
-PACKED_BYTES = 1.01  # per weight, the scales and the few layers that stay dense included; counted
-RANK_BYTES = (
-    170  # per latent pixel for each unit of rank over 16, where all is kept: the narrow middles; counted
-)
 LATENT_SIDE = 8  # pixels a side of one latent pixel
 # What a count of tensors can't know: the libraries' workspaces, and what the allocator loses between tensors. Fitted to
-# five published measurements of a step in one CUDA graph (one H100: SD 1.5 at batch 1, 4 and 8, SDXL at 1 and 4).
+# published measurements (one H100, diffusers' own blocks, a step in one CUDA graph): SD 1.5 at batch 1, 4 and 8 reserved
+# 3.3, 6.2 and 10.0 GiB, SDXL at 1 and 4 13.4 and 32.9. With the count of those blocks this gives them within 5 %.
 WORKSPACE = 700 * 2**20
 ALLOCATOR = 1.10
 FILL = 0.95  # of the free memory, at most
@@ -280,11 +290,11 @@ def predict_memory(needs: Needs, rung: Rung) -> int:
     """Bytes that training reserves on a card at its peak, without the driver's own (about 0.5 GB)."""
     model, each = FOOTPRINTS[needs.family], needs.bytes_per_weight
     learning = model.adapters[needs.targets]
-    weights = model.unet * (PACKED_BYTES if rung.packed else each)
+    weights = model.packed if rung.packed else model.unet * each
     latent_pixels = needs.pixels / LATENT_SIDE**2
     kept = latent_pixels * model.kept[needs.targets][RUNGS.index(rung)]
     if not rung.checkpointing:
-        kept += latent_pixels * RANK_BYTES * (needs.rank - 16)
+        kept += latent_pixels * model.narrow * (needs.rank - 16)
     if needs.text_encoders:
         learning += model.text_adapters
         weights += model.text * each
