@@ -46,7 +46,7 @@ def stand_in(monkeypatch):
             self.work(self.inputs)
 
     @contextlib.contextmanager
-    def record(graph_, pool, capture_error_mode):
+    def record(graph_, pool, stream, capture_error_mode):
         recording.append(graph_)
         yield
         recording.pop()
@@ -55,6 +55,8 @@ def stand_in(monkeypatch):
         CUDAGraph=Graph,
         graph=record,
         graph_pool_handle=object,
+        Stream=object,
+        stream=lambda stream: contextlib.nullcontext(),
         synchronize=lambda: None,
         empty_cache=lambda: None,
     )

@@ -63,6 +63,7 @@ class Graphed:
         self.work, self.sums = work, sums
         self.recorded: dict[tuple, Recorded] = {}
         self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()  # recordings can't be made on the usual one
 
     def prepare(self, feeds: Iterable[Feed]) -> None:
         """Run one feed of every shape that will come, then record the largest.
@@ -76,9 +77,11 @@ class Graphed:
         )
         with torch.random.fork_rng(devices=[self.sums.device]):
             before = self.sums.clone()
-            for feed in by_size:
-                self.work(feed.to(self.sums.device))
-            self.sums.copy_(before)
+            torch.cuda.synchronize()
+            with torch.cuda.stream(self.stream):
+                for feed in by_size:
+                    self.work(feed.to(self.sums.device))
+                self.sums.copy_(before)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         self.record(by_size[0])
@@ -87,7 +90,7 @@ class Graphed:
         inputs = feed.to(self.sums.device)
         graph = torch.cuda.CUDAGraph()
         # thread_local: what other threads do meanwhile (hashing, reading) is none of this recording's business
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
             self.work(inputs)
         return self.recorded.setdefault(feed.shapes, Recorded(graph, inputs))
 

@@ -33,6 +33,7 @@ def forward_backward(
     models: Models, text: Text, vector: Vector, scale: LossScale, min_snr: float, feed: Feed
 ) -> None:
     """Add the feed's loss, and its gradient times `scale`, to the sums of the step."""
+    vector.clear()
     inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes)
     losses = denoising_loss(models, inputs, feed.t, feed.noise, min_snr=min_snr)
     loss = (losses * feed.shares).sum()

@@ -5,6 +5,7 @@ The order is the program's one line: pictures → latents → adapters → steps
 
 import contextlib
 import functools
+import gc
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -91,6 +92,7 @@ class _Training:
         self.done = 0  # steps
         self.left_out = 0  # steps in a row that changed nothing
         self.modules: dict[str, int] = {}
+        self.passes: Passes | None = None
 
     def go(self) -> Path:
         config = self.config
@@ -246,6 +248,8 @@ class _Training:
         )
         memory.take_rung(self.models.unet, self.rung)
         self.update.forget(self.done)
+        self.passes = None
+        gc.collect()
         memory.give_back()
 
     def learn(self) -> Path:

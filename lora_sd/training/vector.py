@@ -76,6 +76,10 @@ class Vector:
             torch._foreach_copy_(*self._learnt(self.fresh))
             self.gradient.add_(self.fresh)
         self.loss.add_(loss)
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is left of a backward pass: of the last one, or of one that broke off."""
         for leaf in self.leaves:
             leaf.grad = None
 
