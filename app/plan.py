@@ -1,10 +1,13 @@
 """What the page proposes for a set of pictures, and why: each number comes with the sentence that explains it.
 
-The figures are rules of thumb, marked as estimates where nothing was measured.
+The figures are rules of thumb; memory is predicted from the settings and the machine (lora_sd.hardware).
 """
 
 import re
 from typing import Any, Literal, NamedTuple
+
+from lora_sd import config, hardware
+from lora_sd.hardware import FOOTPRINTS, RUNGS, Needs, Rung
 
 Kind = Literal["Subject", "Style"]
 Quality = Literal["Quick", "Balanced", "Best"]
@@ -14,9 +17,10 @@ STARTER = {"lora.rank": 16, "lora.alpha": 16.0, "optim.learning_rate": 1e-3, "op
 STARTER_STEPS = 100
 SIDES = {"sd15": 512, "sd2": 768, "sdxl": 1024}  # pixels
 STARTER_SIDE = 128
-MEMORY = {"sd15": 5.0, "sd2": 7.0, "sdxl": 12.0}  # GB in half precision at batch 1; an estimate
-STARTER_MEMORY = 2.0  # GB in fp32; an estimate
 GB = 2**30
+STARTER_MEMORY = 2 * GB  # bytes in fp32; an estimate
+OTHERS = 0.08  # share of a machine's memory that the desktop and other programs hold
+DRIVER = GB // 2  # bytes of a card that the driver takes for every program
 
 
 class Machine(NamedTuple):
@@ -133,20 +137,54 @@ def _memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Line:
         return Line(
             "Memory", "not known yet", "the family of this model isn't known; it shows after the first steps"
         )
-    share = f"about {needed:.0f} of {machine.total / GB:.0f} GB"
-    fits = needed * GB <= 0.92 * machine.total
-    why = "estimate" if fits else "estimate: this may not fit; choose a smaller model or batch"
-    return Line("Memory", share, why, warning=not fits)
+    rung, size = needed
+    value = f"about {size / GB:.1f} of {machine.total / GB:.0f} GB"
+    how = f"predicted, {rung.title}" if machine.kind == "cuda" and not base.starter else "estimate"
+    if size <= usable(machine):
+        return Line("Memory", value, how)
+    return Line(
+        "Memory", value, f"{how}: this may not fit; choose a smaller batch, size or model", warning=True
+    )
 
 
-def memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> float | None:
-    """GB that training will need, roughly: weights count once, the rest grows with the batch; fp32 doubles it."""
+class Needed(NamedTuple):
+    """How a run will save memory, and what it takes then."""
+
+    rung: Rung
+    size: int  # bytes
+
+
+def memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Needed | None:
+    """What training will take on this machine; None for a model of unknown family."""
     if base.starter:
-        return STARTER_MEMORY
-    if base.family not in MEMORY:
+        return Needed(RUNGS[0], STARTER_MEMORY)
+    if base.family not in FOOTPRINTS:
         return None
-    at_one = MEMORY[base.family] * (1 if machine.kind == "cuda" else 2)
-    return at_one * (1 + 0.35 * (chosen["optim.batch_size"] - 1))
+    side = chosen["data.resolution"] or SIDES[base.family]
+    on_card = machine.kind == "cuda"
+    needs = Needs(
+        base.family,
+        pixels=side**2,
+        batch_size=chosen["optim.batch_size"],
+        rank=chosen["lora.rank"],
+        targets=chosen["lora.targets"],
+        text_encoders=chosen["lora.text_encoders"] or not on_card,  # only a card is worth leaving
+        bytes_per_weight=2 if on_card and chosen["machine.precision"] != "fp32" else 4,
+    )
+    rung = _rung(chosen["machine.memory"], machine, needs)
+    return Needed(rung, hardware.predict_memory(needs, rung))
+
+
+def _rung(wanted: str, machine: Machine, needs: Needs) -> Rung:
+    """As training takes it: what is set, else what fits a card, else the fastest."""
+    if wanted != "auto":
+        return next(rung for rung in RUNGS if rung.name == wanted)
+    return hardware.choose_rung(usable(machine), needs) if machine.kind == "cuda" else RUNGS[0]
+
+
+def usable(machine: Machine) -> int:
+    """Bytes of the machine's memory that a run can have."""
+    return round((1 - OTHERS) * machine.total) - (DRIVER if machine.kind == "cuda" else 0)
 
 
 def _where(base: Base, machine: Machine) -> Line:
@@ -171,15 +209,18 @@ def propose(bases: list[Base], machine: Machine) -> tuple[str, str]:
             "starter",
             "No graphics card was found, so the small built-in model is proposed: it trains here in minutes.",
         )
-    fitting = [
-        b
-        for b in bases
-        if b.family in MEMORY and not b.starter and MEMORY[b.family] * GB <= 0.92 * machine.total
-    ]
+    fitting = [base for base in bases if not base.starter and _fits(base, machine)]
     if not fitting:
         return "starter", "No larger model that fits was found on this computer; you can get one below."
     best = max(fitting, key=lambda base: SIDES[base.family or ""])
     return best.source, f"It is on this computer and fits {machine.name}."
+
+
+def _fits(base: Base, machine: Machine) -> bool:
+    """Whether the automatic settings fit this machine; not in 8 bits, which is for those who choose the model."""
+    defaults = {s.name: s.field.default for s in config.settings()}
+    needed = memory(base, machine, {**defaults, **settings("Style", "Balanced", base, FEW_PICTURES)})
+    return needed is not None and not needed.rung.packed and needed.size <= usable(machine)
 
 
 def suggest_trigger(project: str) -> str:

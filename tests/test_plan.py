@@ -1,10 +1,17 @@
 """What the page proposes, and whether its sentences say it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from app import plan
 from app.form import with_defaults
 from app.plan import GB, Base, Machine
+from lora_sd import config
+from lora_sd.hardware import FOOTPRINTS, RUNGS
+
+PRESETS = sorted((Path(__file__).parent.parent / "presets").glob("*.toml"))
 
 STARTER = Base("starter", "Starter", "sd15")
 SD15 = Base("/models/sd15.safetensors", "SD 1.5", "sd15")
@@ -54,10 +61,52 @@ def test_with_a_card_the_largest_model_that_fits_it_is_proposed():
     assert plan.propose([STARTER], CARD)[0] == "starter"
 
 
-def test_memory_is_an_estimate_and_warns_where_it_does_not_fit():
-    assert said(SD15, CARD)["Memory"].value == "about 5 of 8 GB"
-    assert said(SDXL, CARD)["Memory"].warning and "may not fit" in said(SDXL, CARD)["Memory"].why
-    assert said(SD15, CARD, optim__batch_size=8)["Memory"].warning
+@pytest.mark.parametrize(
+    ("base", "gigabytes", "title"),
+    [
+        (SD15, 8, "at full speed"),
+        (SD15, 4, "computed twice"),
+        (SDXL, 24, "at full speed"),
+        (SDXL, 8, "computed twice"),
+    ],
+)
+def test_memory_is_what_is_predicted_and_how_it_is_saved_is_said(base, gigabytes, title):
+    machine = Machine("cuda", "A card", gigabytes * GB)
+    line = said(base, machine)["Memory"]
+    rung, size = plan.memory(base, machine, chosen(base))
+    assert line.value == f"about {size / GB:.1f} of {gigabytes} GB" and not line.warning
+    assert line.why == f"predicted, {rung.title}" and title in rung.title
+    assert size <= plan.usable(machine)
+
+
+def test_a_run_that_may_not_fit_is_warned_about():
+    line = said(SDXL, CARD, optim__batch_size=8)["Memory"]
+    assert line.warning and "8 bits" in line.why and "may not fit" in line.why
+    assert said(SDXL, CARD, machine__memory="fast")["Memory"].warning
+    assert not said(SD15, CARD, optim__batch_size=8)["Memory"].warning
+
+
+def test_the_processor_keeps_everything_in_fp32():
+    needed = plan.memory(SD15, CPU, chosen(SD15))
+    assert needed.rung == RUNGS[0]
+    assert needed.size > 4 * (FOOTPRINTS["sd15"].unet + FOOTPRINTS["sd15"].text)
+    assert said(STARTER, CPU)["Memory"] == plan.Line("Memory", "about 2.0 of 16 GB", "estimate")
+    assert plan.memory(Base("/models/odd", "Odd", None), CARD, chosen(SD15)) is None
+
+
+@pytest.mark.parametrize(
+    "preset", [p for p in PRESETS if not p.stem.startswith("starter")], ids=lambda p: p.stem
+)
+def test_a_preset_fits_the_cards_that_it_names(preset):
+    least, fast = map(
+        int, re.search(r"with (\d+) GB or more, at full speed from (\d+) GB", preset.read_text()).groups()
+    )
+    base = SDXL if preset.stem.startswith("sdxl") else SD15
+    settings = with_defaults(config.differences(config.load(preset)))
+    for gigabytes in (least, fast):
+        machine = Machine("cuda", "A card", gigabytes * GB)
+        assert plan.memory(base, machine, settings).size <= plan.usable(machine)
+    assert plan.memory(base, machine, settings).rung == RUNGS[0]
 
 
 def test_a_changed_number_is_called_a_choice_beside_the_proposal():
