@@ -6,6 +6,7 @@ no previews and no saves; and each `--peer "label=path/to/script.py args…"`, i
 """
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -27,6 +28,7 @@ from lora_sd.models import find  # noqa: E402
 BENCHMARKS = Path(__file__).parent
 STREAMLINE = ROOT / "lora_sd" / "starter" / "sets" / "streamline" / "train"
 RANK = 16
+PER_EPOCH = 4  # batches: what a program does between epochs then is not the median
 Result = dict[str, Any]  # what steptime.py prints
 
 
@@ -189,15 +191,15 @@ def compare(asked: argparse.Namespace, folder: str) -> None:
     """Ours at each batch, rung and with or without the graph; peers at each batch; published figures below."""
     found = find.describe(asked.model)
     resolution = asked.resolution or resolution_of(found.path)
-    images = asked.images or f"{folder}/images"
-    if not asked.images:
-        make_images.write(Path(images), 2 * max(asked.batch), resolution)
     peers = dict(given.split("=", 1) for given in asked.peer)
     results = []
-    for batch in asked.batch:
+    for batch, shapes in itertools.product(asked.batch, asked.shapes):
+        images = asked.images or f"{folder}/{shapes}"
+        if not asked.images:
+            make_images.write(Path(images), PER_EPOCH * max(asked.batch) * shapes, resolution, shapes=shapes)
         work = Workload(str(found.path), images, resolution, batch, asked.steps, asked.skip)
         for label, command in commands(work, asked.memory, asked.graph, peers, folder):
-            results.append(measure(label, work, command))
+            results.append(measure(label + f", {shapes} shapes" * (shapes > 1), work, command))
     reference = published(found.family, resolution, asked.batch)
     against = dict.fromkeys([*peers, *(result["label"] for result in reference)])
     print(f"\n{found.title}, {resolution}², rank {RANK} on the transformer layers")
@@ -256,6 +258,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[4])
     parser.add_argument("--memory", nargs="+", default=["auto"], help="rungs: auto fast low lowest")
     parser.add_argument("--graph", nargs="+", default=["true"], choices=["true", "false"])
+    parser.add_argument(
+        "--shapes", type=int, nargs="+", default=[1], help="sizes of the pictures that are made"
+    )
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--skip", type=int, default=15, help="steps that don't count")
     parser.add_argument("--peer", action="append", default=[], metavar="LABEL=COMMAND")
