@@ -2,16 +2,17 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from ..config import DataSettings, ValidateSettings
 from ..data import batches, buckets, cache
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
-from ..data.folder import Example
+from ..data.folder import Example, find_examples
 from ..models import text
 from ..models.family import Conditioning, Models
 from .feed import Part, Text
@@ -80,6 +81,29 @@ class Dataset:
 
     def captions(self) -> list[str]:
         return list(dict.fromkeys(example.caption for example in self.examples))
+
+
+def find(
+    data: DataSettings, held_out: ValidateSettings, seed: int, *, on_note: Callable[[str], None]
+) -> tuple[list[Example], list[Example]]:
+    """The pictures to train on and those to hold out."""
+    if not data.images:
+        raise ValueError("data.images is not set; give the folder of pictures to learn from.")
+    found = _find_in(data.images, data, on_note)
+    if held_out.images:
+        return found, _find_in(held_out.images, data, on_note)
+    return split(found, held_out.split, seed)
+
+
+def _find_in(images: str, data: DataSettings, on_note: Callable[[str], None]) -> list[Example]:
+    found = find_examples(
+        images, trigger=data.trigger, captions=data.captions, on_bad_image=data.on_bad_image
+    )
+    for path, why in found.skipped:
+        on_note(f"Training without {path.name}: {why}")
+    for note in found.notes:
+        on_note(note)
+    return found.examples
 
 
 def prepare(

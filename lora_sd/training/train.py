@@ -17,12 +17,13 @@ import torch
 
 from .. import errors, hardware, run
 from ..config import TrainConfig
-from ..data.folder import Example, find_examples
+from ..data.folder import Example
 from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Saved, Step
 from ..lora import formats, layers, metadata, targets
 from ..models import fast
 from ..models.load import load
 from . import cadence, loop, memory, optim, prepare, previews, state, world
+from .description import DTYPES, describe
 from .feed import Feed, Text, feeds
 from .graph import Passes
 from .loss import HELD_OUT_T, held_out_losses
@@ -30,9 +31,7 @@ from .update import LossScale, Update
 from .vector import Vector
 from .world import World
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MOST_LEFT_OUT = 3  # steps in a row
-PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Stopped(Exception):
@@ -96,14 +95,13 @@ class _Training:
 
     def go(self) -> Path:
         config = self.config
-        train_on, held_out = self.find()
+        self.say("starting", "Looking at the pictures")
+        train_on, held_out = prepare.find(config.data, config.validate, config.seed, on_note=self.note)
         self.say("starting", f"Loading {Path(config.model.base).name}")
         self.device, dtype = hardware.choose(config.machine.device, config.machine.precision)
         if config.optim.batch_size * config.optim.accumulation < self.world.size:
-            self.tell(
-                Note(
-                    f"Each step has fewer pictures than the {self.world.size} processes; raise optim.batch_size."
-                )
+            self.note(
+                f"A step has fewer pictures than the {self.world.size} processes; raise optim.batch_size."
             )
         self.models = load(  # on the CPU: each part comes to the card when it has work there
             config.model.base,
@@ -124,28 +122,6 @@ class _Training:
 
     # -- what the run works on ---------------------------------------------------------------------------------------
 
-    def find(self) -> tuple[list[Example], list[Example]]:
-        """The pictures to train on and those to hold out."""
-        self.say("starting", "Looking at the pictures")
-        settings = self.config.data
-        if not settings.images:
-            raise ValueError("data.images is not set; give the folder of pictures to learn from.")
-        found = self.find_in(settings.images)
-        if self.config.validate.images:
-            return found, self.find_in(self.config.validate.images)
-        return prepare.split(found, self.config.validate.split, self.config.seed)
-
-    def find_in(self, images: str) -> list[Example]:
-        settings = self.config.data
-        found = find_examples(
-            images, trigger=settings.trigger, captions=settings.captions, on_bad_image=settings.on_bad_image
-        )
-        for path, why in found.skipped:
-            self.tell(Note(f"Training without {path.name}: {why}"))
-        for note in found.notes:
-            self.tell(Note(note))
-        return found.examples
-
     def encoded(self, examples: list[Example], words: str) -> prepare.Dataset:
         resolution = self.config.data.resolution or self.models.resolution
         progress = self.progress("caching", words)
@@ -153,7 +129,7 @@ class _Training:
             examples, self.models, resolution, run.home() / "cache", on_progress=progress, world=self.world
         )
         for note in dataset.notes():
-            self.tell(Note(note))
+            self.note(note)
         return dataset
 
     def inject(self) -> None:
@@ -197,7 +173,7 @@ class _Training:
         )
         self.rung, why = memory.choose_rung(self.config.machine.memory, self.device, needs)
         if why:
-            self.tell(Note(why))
+            self.note(why)
         memory.take_rung(models.unet, self.rung)
         models.place(self.device, "unet", *(["text_encoders"] if models.encoders_learn else []))
         fast.speed_up(models.unet)
@@ -289,7 +265,7 @@ class _Training:
             self.config.loss.min_snr,
         )
         graphs = self.config.machine.cuda_graph and self.device.type == "cuda"
-        passes = Passes(work, self.vector.sums, graphs=graphs, on_note=lambda text: self.tell(Note(text)))
+        passes = Passes(work, self.vector.sums, graphs=graphs, on_note=self.note)
         if graphs:
             self.say("training", "Recording a step for the card")
             passes.prepare(self.shapes())
@@ -332,7 +308,7 @@ class _Training:
         for step in bunch:
             self.left_out = self.left_out + 1 if step.left_out else 0
             if step.left_out:
-                self.tell(Note(f"Step {step.step} was left out: its loss or gradient was not a number."))
+                self.note(f"Step {step.step} was left out: its loss or gradient was not a number.")
             if self.left_out == MOST_LEFT_OUT:
                 raise ArithmeticError(
                     f"The loss was not a number {MOST_LEFT_OUT} times in a row, up to step {step.step}; lower "
@@ -386,7 +362,17 @@ class _Training:
             path,
             layers.adapters(parts),
             self.models.family,
-            metadata=self.describe(step),
+            metadata=describe(
+                self.config,
+                self.models,
+                self.data,
+                held_out=len(self.held_out.examples) if self.held_out else 0,
+                base_hashes=self.base_hashes.result(),
+                optimizer=self.update.optimizer,
+                warmup=self.warmup,
+                started_at=self.started - self.seconds,
+                step=step,
+            ),
             layout=self.config.save.layout,
             dtype=DTYPES[self.config.save.dtype],
         )
@@ -400,44 +386,13 @@ class _Training:
         self.tell(Saved(step=step, path=self.relative(path), modules=self.modules))
         return path
 
-    def describe(self, step: int) -> dict[str, str]:
-        """The header of the file: how it was trained, as far as output.metadata lets it tell."""
-        config, models, data = self.config, self.models, self.data
-        kind = type(self.update.optimizer)
-        told = metadata.Training(
-            base=config.model.base,
-            base_hashes=self.base_hashes.result(),
-            output_name=run.safe_name(config.output.name),
-            trigger=config.data.trigger,
-            resolution=config.data.resolution or models.resolution,
-            clip_skip=models.clip_skip,
-            zero_snr=bool(models.scheduler_config.get("rescale_betas_zero_snr")),
-            seed=config.seed,
-            started_at=self.started - self.seconds,
-            finished_at=time.time(),
-            step=step,
-            steps=config.optim.steps,
-            batches_per_epoch=data.batches_per_epoch(config.optim.batch_size),
-            batch_size=config.optim.batch_size,
-            accumulation=config.optim.accumulation,
-            learning_rate=config.optim.learning_rate,
-            optimizer=f"{kind.__module__}.{kind.__qualname__}(weight_decay={config.optim.weight_decay})",
-            schedule=config.optim.schedule,
-            warmup_steps=self.warmup,
-            max_grad_norm=config.optim.max_grad_norm,
-            min_snr=config.loss.min_snr,
-            precision=PRECISIONS[models.dtype],
-            examples=[(e.path.parent.name, e.repeats, e.caption) for e in data.examples],
-            held_out=len(self.held_out.examples) if self.held_out else 0,
-            buckets=data.bucket_counts(),
-        )
-        pairs = layers.adapters(models.parts())
-        return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
-
     # -- words -------------------------------------------------------------------------------------------------------
 
     def say(self, status: str, words: str) -> None:
         self.tell(Phase(status, words))
+
+    def note(self, words: str) -> None:
+        self.tell(Note(words))
 
     def progress(self, status: str, words: str) -> prepare.OnProgress:
         def on_progress(done: int, total: int) -> None:

@@ -1,0 +1,59 @@
+"""The header of a LoRA file: how it was trained, as far as output.metadata lets it tell."""
+
+import time
+
+import torch
+
+from .. import run
+from ..config import TrainConfig
+from ..lora import layers, metadata
+from ..models.family import Models
+from .prepare import Dataset
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def describe(
+    config: TrainConfig,
+    models: Models,
+    data: Dataset,
+    *,
+    held_out: int,
+    base_hashes: dict[str, str],
+    optimizer: torch.optim.Optimizer,
+    warmup: int,
+    started_at: float,
+    step: int,
+) -> dict[str, str]:
+    """The header of the file of `step`. `held_out` counts pictures, `warmup` steps; times are seconds since 1970."""
+    kind = type(optimizer)
+    told = metadata.Training(
+        base=config.model.base,
+        base_hashes=base_hashes,
+        output_name=run.safe_name(config.output.name),
+        trigger=config.data.trigger,
+        resolution=config.data.resolution or models.resolution,
+        clip_skip=models.clip_skip,
+        zero_snr=bool(models.scheduler_config.get("rescale_betas_zero_snr")),
+        seed=config.seed,
+        started_at=started_at,
+        finished_at=time.time(),
+        step=step,
+        steps=config.optim.steps,
+        batches_per_epoch=data.batches_per_epoch(config.optim.batch_size),
+        batch_size=config.optim.batch_size,
+        accumulation=config.optim.accumulation,
+        learning_rate=config.optim.learning_rate,
+        optimizer=f"{kind.__module__}.{kind.__qualname__}(weight_decay={config.optim.weight_decay})",
+        schedule=config.optim.schedule,
+        warmup_steps=warmup,
+        max_grad_norm=config.optim.max_grad_norm,
+        min_snr=config.loss.min_snr,
+        precision=PRECISIONS[models.dtype],
+        examples=[(e.path.parent.name, e.repeats, e.caption) for e in data.examples],
+        held_out=held_out,
+        buckets=data.bucket_counts(),
+    )
+    pairs = layers.adapters(models.parts())
+    return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
