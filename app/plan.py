@@ -1,13 +1,13 @@
 """What the page proposes for a set of pictures, and why: each number comes with the sentence that explains it.
 
-The figures are rules of thumb; memory is predicted from the settings and the machine (lora_sd.hardware).
+The figures are rules of thumb; memory is predicted from the settings and the machine (lora_sd.footprint).
 """
 
 import re
 from typing import Any, Literal, NamedTuple
 
-from lora_sd import config, hardware
-from lora_sd.hardware import FOOTPRINTS, RUNGS, Needs, Rung
+from lora_sd import config, footprint
+from lora_sd.footprint import FOOTPRINTS, RUNGS, Needs, Rung
 
 Kind = Literal["Subject", "Style"]
 Quality = Literal["Quick", "Balanced", "Best"]
@@ -172,14 +172,14 @@ def memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Needed | Non
         bytes_per_weight=2 if on_card and chosen["machine.precision"] != "fp32" else 4,
     )
     rung = _rung(chosen["machine.memory"], machine, needs)
-    return Needed(rung, hardware.predict_memory(needs, rung))
+    return Needed(rung, footprint.predict(needs, rung))
 
 
 def _rung(wanted: str, machine: Machine, needs: Needs) -> Rung:
     """As training takes it: what is set, else what fits a card, else the fastest."""
     if wanted != "auto":
         return next(rung for rung in RUNGS if rung.name == wanted)
-    return hardware.choose_rung(usable(machine), needs) if machine.kind == "cuda" else RUNGS[0]
+    return footprint.choose_rung(usable(machine), needs) if machine.kind == "cuda" else RUNGS[0]
 
 
 def usable(machine: Machine) -> int:

@@ -20,8 +20,7 @@ from torch import Tensor, UntypedStorage, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from lora_sd import hardware
-from lora_sd.hardware import Footprint, Rung
+from lora_sd.footprint import LATENT_SIDE, RUNGS, Footprint, Rung
 from lora_sd.lora import layers, targets
 from lora_sd.models import fast
 from lora_sd.models.family import FAMILIES, Family
@@ -154,21 +153,19 @@ def _text_layers(parts: dict[str, nn.Module]) -> list[str]:
     return [name for name in resolved if not name.startswith("unet.")]
 
 
-# A family's row of hardware.FOOTPRINTS
+# A family's row of lora_sd/footprint.py
 
 
 def footprint(family: Family) -> Footprint:
-    side = family.resolution // hardware.LATENT_SIDE
+    side = family.resolution // LATENT_SIDE
 
     def per_latent_pixel(preset: str, rung: Rung, rank: int = RANK) -> float:
         return unet_pass(family, preset, rung, side=side, rank=rank) / side**2
 
-    high = per_latent_pixel("full", hardware.RUNGS[0], HIGH_RANK) - per_latent_pixel(
-        "full", hardware.RUNGS[0]
-    )
+    high = per_latent_pixel("full", RUNGS[0], HIGH_RANK) - per_latent_pixel("full", RUNGS[0])
     return weights(family)._replace(
         kept={
-            preset: tuple(round(per_latent_pixel(preset, rung)) for rung in hardware.RUNGS)
+            preset: tuple(round(per_latent_pixel(preset, rung)) for rung in RUNGS)
             for preset in targets.PRESETS
         },
         narrow=round(high / (HIGH_RANK - RANK)),
@@ -204,5 +201,5 @@ def _numbers(parts: dict[str, nn.Module], names: Any) -> int:
 
 
 def as_python(name: str, row: Footprint) -> str:
-    """The row as it stands in hardware.py, before `ruff format`."""
+    """The row as it stands in lora_sd/footprint.py, before `ruff format`."""
     return re.sub(r"\d{5,}", lambda digits: f"{int(digits[0]):_}", f"{name!r}: {row!r},").replace("'", '"')

@@ -1,7 +1,7 @@
 """Peak memory of training, predicted beside measured: `python benchmarks/memory.py --model DIR --resolution 512`.
 
 Every row is a few steps of the real trainer in a fresh process, rank 16 on the `transformer` layers, the U-Net only.
-Without a card there are only the predictions. `--count` prints the rows of hardware.FOOTPRINTS; it takes minutes and no card.
+Without a card there are only the predictions. `--count` prints the rows of lora_sd/footprint.py; it takes minutes and no card.
 """
 
 import argparse
@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 import lora_sd  # noqa: E402
-from lora_sd import config, hardware  # noqa: E402
+from lora_sd import config  # noqa: E402
 from lora_sd.events import Step  # noqa: E402
-from lora_sd.hardware import RUNGS, Needs, Rung  # noqa: E402
+from lora_sd.footprint import RUNGS, Needs, Rung, predict  # noqa: E402
 from lora_sd.models import find  # noqa: E402
 
 GB = 2**30
@@ -92,7 +92,7 @@ def rows(runs: list[Run], family: str) -> Iterator[list[str]]:
 
 def predicted(family: str, resolution: int, batch: int, rung: Rung) -> int:
     needs = Needs(family, resolution**2, batch, RANK, TARGETS, text_encoders=False)
-    return hardware.predict_memory(needs, rung)
+    return predict(needs, rung)
 
 
 def compare(asked: argparse.Namespace, folder: str) -> None:
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--resolution", type=int, help="the model's own unless given")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--memory", nargs="+", default=[rung.name for rung in RUNGS], help="rungs")
-    parser.add_argument("--count", action="store_true", help="print the rows of hardware.FOOTPRINTS")
+    parser.add_argument("--count", action="store_true", help="print the rows of lora_sd/footprint.py")
     asked = parser.parse_args(arguments)
     if asked.count:
         count()

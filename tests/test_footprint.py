@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_sd import hardware
-from lora_sd.hardware import FOOTPRINTS, RUNGS, Needs, predict_memory
+from lora_sd.footprint import FILL, FOOTPRINTS, LATENT_SIDE, RUNGS, Footprint, Needs, choose_rung, predict
 from lora_sd.models.family import FAMILIES, SD15, SDXL
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -19,7 +18,7 @@ import memory
 
 GB = 2**30
 FAST, LOW, LOWEST = RUNGS
-REMEDY = "the step changed: paste what `python benchmarks/memory.py --count` prints into hardware.FOOTPRINTS"
+REMEDY = "the step changed: paste what `python benchmarks/memory.py --count` prints into lora_sd/footprint.py"
 
 
 def test_alive_counts_what_is_held_at_once():
@@ -83,20 +82,18 @@ MEASURED = {
     "family", [SD15, pytest.param(SDXL, marks=pytest.mark.slow)], ids=lambda family: family.name
 )
 def test_the_prediction_is_what_was_measured_of_plain_blocks(family, monkeypatch):
-    side = family.resolution // hardware.LATENT_SIDE
+    side = family.resolution // LATENT_SIDE
     plain = footprint.unet_pass(family, "transformer", FAST, side=side, plain=True) / side**2
     row = FOOTPRINTS[family.name]._replace(kept={"transformer": (plain, 0, 0)})
     monkeypatch.setitem(FOOTPRINTS, family.name, row)
     for batch, gigabytes in MEASURED[family].items():
         needs = Needs(family.name, family.resolution**2, batch, 16, "transformer", text_encoders=False)
-        assert predict_memory(needs, FAST) / GB == pytest.approx(gigabytes, rel=0.05)
+        assert predict(needs, FAST) / GB == pytest.approx(gigabytes, rel=0.05)
 
 
 def test_a_counted_row_is_python_that_gives_the_row():
     row = FOOTPRINTS["sdxl"]
-    assert eval("{" + footprint.as_python("sdxl", row) + "}", {"Footprint": hardware.Footprint}) == {
-        "sdxl": row
-    }
+    assert eval("{" + footprint.as_python("sdxl", row) + "}", {"Footprint": Footprint}) == {"sdxl": row}
 
 
 def test_without_a_card_the_predictions_are_shown_and_nothing_is_measured(tiny_folder, capsys, monkeypatch):
@@ -105,10 +102,52 @@ def test_without_a_card_the_predictions_are_shown_and_nothing_is_measured(tiny_f
     shown = capsys.readouterr().out
     assert "nothing is measured" in shown
     needs = Needs("sd15", 512**2, 4, 16, "transformer", text_encoders=False)
-    assert all(f"{predict_memory(needs, rung) / GB:.2f}" in shown for rung in RUNGS)
+    assert all(f"{predict(needs, rung) / GB:.2f}" in shown for rung in RUNGS)
 
 
 def test_a_run_of_the_benchmark_trains_on_the_rung_and_tells_its_peak(tiny_folder, tmp_path):
     make_images.write(tmp_path, 2, 128)
     run = memory.Run(str(tiny_folder("sd15")), str(tmp_path), 128, 2, "lowest")
     assert memory.measured(run) > 2**20
+
+
+ONE_SD15 = Needs("sd15", 512**2, 1, 16, "transformer", text_encoders=False)
+ONE_SDXL = Needs("sdxl", 1024**2, 1, 16, "transformer", text_encoders=False)
+
+
+@pytest.mark.parametrize("family", FOOTPRINTS)
+@pytest.mark.parametrize("targets", ["attention-qv", "attention", "transformer", "full"])
+def test_every_rung_takes_less_than_the_one_before(family, targets):
+    needs = Needs(family, 512**2, 2, 32, targets, text_encoders=True)
+    fast, low, lowest = (predict(needs, rung) for rung in RUNGS)
+    assert fast > low > lowest
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
+@pytest.mark.parametrize(
+    "more",
+    [{"pixels": 768**2}, {"batch_size": 2}, {"rank": 32}, {"targets": "full"}, {"text_encoders": True}, {"bytes_per_weight": 4}],
+    ids=lambda more: next(iter(more)),
+)  # fmt: skip
+def test_more_of_anything_takes_more_memory(rung, more):
+    needs = ONE_SD15._replace(**more)
+    assert predict(needs, rung) - predict(ONE_SD15, rung) > 2**20
+
+
+def test_the_lowest_rung_is_small():
+    assert predict(ONE_SD15, LOWEST) < 2.5 * GB
+    assert predict(ONE_SDXL, LOWEST) < 6 * GB
+
+
+def test_the_fastest_rung_that_fits_is_chosen_and_else_the_last():
+    for rung in RUNGS:
+        enough = int(predict(ONE_SDXL, rung) / FILL) + 1
+        assert choose_rung(enough, ONE_SDXL) == rung
+        assert choose_rung(enough - 2**20, ONE_SDXL) != rung or rung == LOWEST
+    assert choose_rung(0, ONE_SDXL) == LOWEST
+
+
+def test_a_card_of_4_gb_trains_sd15_and_one_of_8_gb_sdxl():
+    """With half a gigabyte for the driver."""
+    assert predict(ONE_SD15, choose_rung(int(3.5 * GB), ONE_SD15)) < 3.5 * GB
+    assert predict(ONE_SDXL, choose_rung(int(7.5 * GB), ONE_SDXL)) < 7.5 * GB

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_sd import hardware
-from lora_sd.hardware import FOOTPRINTS, RUNGS, Device, Needs, choose_rung, predict_memory
+from lora_sd.hardware import Device
 
 GB = 2**30
 
@@ -142,46 +142,3 @@ def test_the_real_card_is_the_one_torch_sees():
     assert card.name == torch.cuda.get_device_name()
     assert card.total >= torch.cuda.get_device_properties(0).total_memory
     assert 0 < card.free <= card.total
-
-
-SD15 = Needs("sd15", 512**2, 1, 16, "transformer", text_encoders=False)
-SDXL = Needs("sdxl", 1024**2, 1, 16, "transformer", text_encoders=False)
-FAST, LOW, LOWEST = RUNGS
-
-
-@pytest.mark.parametrize("family", FOOTPRINTS)
-@pytest.mark.parametrize("targets", ["attention-qv", "attention", "transformer", "full"])
-def test_every_rung_takes_less_than_the_one_before(family, targets):
-    needs = Needs(family, 512**2, 2, 32, targets, text_encoders=True)
-    fast, low, lowest = (predict_memory(needs, rung) for rung in RUNGS)
-    assert fast > low > lowest
-
-
-@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
-@pytest.mark.parametrize(
-    "more",
-    [{"pixels": 768**2}, {"batch_size": 2}, {"rank": 32}, {"targets": "full"}, {"text_encoders": True}, {"bytes_per_weight": 4}],
-    ids=lambda more: next(iter(more)),
-)  # fmt: skip
-def test_more_of_anything_takes_more_memory(rung, more):
-    needs = SD15._replace(**more)
-    assert predict_memory(needs, rung) - predict_memory(SD15, rung) > 2**20
-
-
-def test_the_lowest_rung_is_small():
-    assert predict_memory(SD15, LOWEST) < 2.5 * GB
-    assert predict_memory(SDXL, LOWEST) < 6 * GB
-
-
-def test_the_fastest_rung_that_fits_is_chosen_and_else_the_last():
-    for rung in RUNGS:
-        enough = int(predict_memory(SDXL, rung) / hardware.FILL) + 1
-        assert choose_rung(enough, SDXL) == rung
-        assert choose_rung(enough - 2**20, SDXL) != rung or rung == LOWEST
-    assert choose_rung(0, SDXL) == LOWEST
-
-
-def test_a_card_of_4_gb_trains_sd15_and_one_of_8_gb_sdxl():
-    """With half a gigabyte for the driver."""
-    assert predict_memory(SD15, choose_rung(int(3.5 * GB), SD15)) < 3.5 * GB
-    assert predict_memory(SDXL, choose_rung(int(7.5 * GB), SDXL)) < 7.5 * GB

@@ -22,6 +22,7 @@ OURS = {
     "lora_sd.flags": "config",
     "lora_sd.run": "config events",
     "lora_sd.hardware": "",
+    "lora_sd.footprint": "",
     "lora_sd.torch_build": "",
     "lora_sd.doctor": "hardware run torch_build",
     "lora_sd.data": "data models remembered",
@@ -37,10 +38,10 @@ OURS = {
     "lora_sd.lora.layers": "lora.packed",
     "lora_sd.lora.packed": "",
     "lora_sd.sample": "models lora",
-    "lora_sd.training": "training data models lora sample config events errors run hardware",
+    "lora_sd.training": "training data models lora sample config events errors run hardware footprint",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
-    "app": "app config flags events run hardware worker data.folder data.captions data.buckets data.images "
+    "app": "app config flags events run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
@@ -55,7 +56,7 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.config lora_sd.events lora_sd.run lora_sd.hardware lora_sd.doctor lora_sd.worker "
+    "lora_sd lora_sd.__main__ lora_sd.config lora_sd.events lora_sd.run lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
     "lora_sd.models.download lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()

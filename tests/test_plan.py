@@ -9,7 +9,7 @@ from app import plan
 from app.form import with_defaults
 from app.plan import GB, Base, Machine
 from lora_sd import config
-from lora_sd.hardware import FOOTPRINTS, RUNGS
+from lora_sd.footprint import FOOTPRINTS, RUNGS
 
 PRESETS = sorted((Path(__file__).parent.parent / "presets").glob("*.toml"))
 

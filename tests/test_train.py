@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lora_sd import config as cfg
-from lora_sd import events, hardware, run
+from lora_sd import events, run
+from lora_sd.footprint import RUNGS
 from lora_sd.lora import packed
 from lora_sd.training import loop
 from lora_sd.training.train import Stopped, train
@@ -278,9 +279,7 @@ def test_a_run_that_runs_out_of_memory_again_and_again_fails_with_a_sentence(
 def test_saving_memory_changes_the_losses_little_or_not_at_all(tiny_folder, pictures, monkeypatch, name):
     monkeypatch.setattr(packed, "SMALLEST", 1)
     config = config_for(tiny_folder(name), pictures, **{"optim.learning_rate": 1e-3, "lora.targets": "full"})
-    fast, low, lowest = (
-        losses(cfg.changed(config, {"machine.memory": rung.name})) for rung in hardware.RUNGS
-    )
+    fast, low, lowest = (losses(cfg.changed(config, {"machine.memory": rung.name})) for rung in RUNGS)
     assert low == fast
     assert lowest == pytest.approx(fast, rel=0.02) and lowest != fast
 
@@ -365,7 +364,7 @@ def test_a_card_trains_to_nearly_the_losses_of_the_processor(tiny_folder, pictur
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("rung", [rung.name for rung in hardware.RUNGS])
+@pytest.mark.parametrize("rung", [rung.name for rung in RUNGS])
 @pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
 @pytest.mark.parametrize("name", ["sd15", "sd2-v", "sdxl"])
 def test_recorded_steps_follow_plain_ones(tiny_folder, pictures, name, text_encoders, rung):

@@ -1,4 +1,4 @@
-"""What of a model is on the card, and in which form: the part that works, in the fastest way that fits (hardware.RUNGS)."""
+"""What of a model is on the card, and in which form: the part that works, in the fastest way that fits (footprint.RUNGS)."""
 
 import contextlib
 import functools
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .. import hardware
-from ..hardware import Needs, Rung
+from .. import footprint
+from ..footprint import Needs, Rung
 from ..lora import layers
 from ..models.family import Models
 
@@ -33,16 +33,25 @@ def give_back() -> None:
         torch.cuda.empty_cache()
 
 
-def choose_rung(wanted: str, device: torch.device, needs: Needs) -> tuple[Rung, str]:
+def count_from_here() -> None:
+    """The peak that steps tell of is theirs: caching needs more for a while, as much as there is."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def choose_rung(wanted: str, device: torch.device, unet: nn.Module, needs: Needs) -> tuple[Rung, str]:
     """How memory is saved, as set or the fastest way that fits the card, and the sentence that says so."""
     if wanted != "auto":
-        return next(rung for rung in hardware.RUNGS if rung.name == wanted), ""
-    if device.type != "cuda":
-        return hardware.RUNGS[0], ""
+        return next(rung for rung in footprint.RUNGS if rung.name == wanted), ""
+    small = (
+        sum(p.numel() for p in unet.parameters()) < footprint.FOOTPRINTS[needs.family].unet / 2
+    )  # the starter
+    if device.type != "cuda" or small:
+        return footprint.RUNGS[0], ""
     free, total = torch.cuda.mem_get_info(device)
-    rung = hardware.choose_rung(free, needs)
+    rung = footprint.choose_rung(free, needs)
     sentence = (
-        f"Memory: about {hardware.predict_memory(needs, rung) / GB:.1f} GB wanted, {free / GB:.1f} of "
+        f"Memory: about {footprint.predict(needs, rung) / GB:.1f} GB wanted, {free / GB:.1f} of "
         f"{total / GB:.1f} GB are free: {rung.title}."
     )
     return rung, sentence
@@ -60,4 +69,4 @@ def take_rung(unet: nn.Module, rung: Rung) -> None:
 
 def below(rung: Rung) -> Rung | None:
     """The next rung down."""
-    return next(iter(hardware.RUNGS[hardware.RUNGS.index(rung) + 1 :]), None)
+    return next(iter(footprint.RUNGS[footprint.RUNGS.index(rung) + 1 :]), None)

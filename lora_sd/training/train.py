@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .. import errors, hardware, run
+from .. import errors, footprint, hardware, run
 from ..config import TrainConfig
 from ..data.folder import Example
 from ..events import Event, Failed, Finished, Note, OnEvent, Phase, Saved, Step
@@ -163,20 +163,22 @@ class _Training:
     def place(self) -> None:
         """Bring what learns to the card, in the form that fits, and make one vector of it."""
         models, settings = self.models, self.config.optim
-        needs = hardware.Needs(
+        needs = footprint.Needs(
             models.family.name,
             pixels=max(w * h for w, h in self.data.bucket_counts()),
             batch_size=-(-settings.batch_size // self.world.size),
             rank=self.config.lora.rank,
             targets=self.config.lora.targets,
             text_encoders=models.encoders_learn,
+            bytes_per_weight=models.dtype.itemsize,
         )
-        self.rung, why = memory.choose_rung(self.config.machine.memory, self.device, needs)
+        self.rung, why = memory.choose_rung(self.config.machine.memory, self.device, models.unet, needs)
         if why:
             self.note(why)
         memory.take_rung(models.unet, self.rung)
         models.place(self.device, "unet", *(["text_encoders"] if models.encoders_learn else []))
         fast.speed_up(models.unet)
+        memory.count_from_here()
         self.vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
 
     def set_up(self) -> None:
@@ -336,7 +338,7 @@ class _Training:
         count = len(self.held_out.examples)
         mine = range(self.world.rank, count, self.world.size)
         pictures = prepare.held_out_inputs(self.held_out, self.models, self.text, mine)
-        at_once = len(HELD_OUT_T) if self.rung is hardware.RUNGS[0] else 1
+        at_once = len(HELD_OUT_T) if self.rung is footprint.RUNGS[0] else 1
         losses = held_out_losses(self.models, pictures, seed=self.config.seed, at_once=at_once)
         return self.world.total(sum(losses), self.device) / count
 
