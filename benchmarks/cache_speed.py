@@ -88,7 +88,7 @@ def items_of(folder: Path, resolution: int, step: int) -> list[Item]:
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="starter")
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--resolution", type=int, help="side in pixels; the model's own unless given")
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args(arguments)
