@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
+from lora_sd.models import text
 from lora_sd.models.text import encode, token_counts
 
 CAPTIONS = ["a photo of a cat", "", "Straße, 猫 & 🐱 — “x”!", "red " * 75]
@@ -51,6 +52,12 @@ def test_clip_skip_of_sdxl_equals_diffusers(tiny_folder, tiny_models):
 def test_clip_skip_two_is_what_sdxl_does_anyway(tiny_models):
     skipped, plain = tiny_models("sdxl", clip_skip=2), tiny_models("sdxl")
     assert torch.equal(encode(skipped, CAPTIONS).tokens, encode(plain, CAPTIONS).tokens)
+
+
+def test_the_number_of_chunks_is_that_of_the_encoding(tiny_models):
+    models = tiny_models("sdxl")
+    for caption in ["", "a cat", LONG, " ".join(["cat"] * 75), " ".join(["cat"] * 76)]:
+        assert text.num_chunks(models, [caption]) == [encode(models, [caption]).tokens.shape[1] // 77]
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd2", "sdxl"])

@@ -51,6 +51,11 @@ def token_counts(models: Models, captions: list[str]) -> list[int]:
     return [len(ids) for ids in _token_ids(models.tokenizers[0], captions)]
 
 
+def num_chunks(models: Models, captions: list[str]) -> list[int]:
+    """How many chunks of 77 tokens each caption is encoded in."""
+    return [max(1, -(-count // CHUNK)) for count in token_counts(models, captions)]
+
+
 def _token_ids(tokenizer: Any, captions: list[str]) -> list[list[int]]:
     return tokenizer(captions, add_special_tokens=False, truncation=False, verbose=False).input_ids
 

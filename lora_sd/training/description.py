@@ -20,7 +20,7 @@ def describe(
     data: Dataset,
     *,
     held_out: int,
-    base_hashes: dict[str, str],
+    base_hashes: tuple[str, str],
     optimizer: torch.optim.Optimizer,
     warmup: int,
     started_at: float,

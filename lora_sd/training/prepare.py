@@ -161,7 +161,12 @@ def cached_text(
     world: World = ALONE,
 ) -> Text:
     """Text states from the disk: `captions` are encoded now, unless `folder` has them already."""
-    states = TextCache(folder, text_identity(models), functools.partial(text.encode, models))
+    states = TextCache(
+        folder,
+        text_identity(models),
+        functools.partial(text.encode, models),
+        num_chunks=functools.partial(text.num_chunks, models),
+    )
     states.fill(captions, on_progress=on_progress, share=world.here)
     world.wait()
     return Text(

@@ -110,7 +110,9 @@ class _Training:
             clip_skip=config.model.clip_skip,
         )
         hashing = ThreadPoolExecutor(1)  # takes seconds for a big file, and is wanted at the first save
-        self.base_hashes = hashing.submit(metadata.base_hashes, self.models.path)
+        self.base_hashes = hashing.submit(
+            metadata.base_hashes, self.models.path, run.home() / "cache" / "models.json"
+        )
         with memory.on_device(self.models, self.device, "vae"):
             self.data = self.encoded(train_on, "Preparing picture")
             self.held_out = self.encoded(held_out, "Preparing held-out picture") if held_out else None
