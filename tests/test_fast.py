@@ -129,19 +129,6 @@ def test_on_the_cpu_a_model_is_left_alone(tiny_models):
     assert [type(module) for module in unet.modules()] == kinds
 
 
-def test_a_frozen_convolution_keeps_nothing():
-    conv = nn.Conv2d(4, 8, 3, padding=1, stride=2).requires_grad_(False)
-    x = torch.randn(2, 4, 6, 6, requires_grad=True)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
-    ):
-        y = fast.convolve(conv, x)
-    assert kept == [] and torch.equal(y, conv(x))
-    found, expected = (torch.autograd.grad(z.square().sum(), x)[0] for z in (y, conv(x)))
-    torch.testing.assert_close(found, expected)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", FAMILIES)
 def test_predictions_and_gradients_are_the_same_on_a_card(tiny_models, name, monkeypatch):

@@ -36,7 +36,7 @@ OURS = {
     "lora_sd.models.find": "models.header run",  # for the folder of our own models
     "lora_sd.lora": "lora models.family models.header remembered __version__",
     "lora_sd.lora.layers": "lora.packed",
-    "lora_sd.lora.packed": "",
+    "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora",
     "lora_sd.training": "training data models lora sample config events errors run hardware footprint",
     "lora_sd.training.diffusion": "",

@@ -1,19 +1,12 @@
 """The U-Net's GroupNorm. Its kernels run here in Triton's interpreter, and on a card where there is one."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from without_a_card import every_card, interpret, ptx, triton_only
 
-from lora_sd.models import norm
-
-triton_only = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs triton")
+from lora_sd.models import kernels, norm
 
 # (B, C, H, W): SD 1.5 at 512 pixels, SDXL at 1024, and a bucket whose deepest level is odd
 REAL_SHAPES = [
@@ -44,44 +37,26 @@ def layer(channels: int, groups: int, **options) -> nn.GroupNorm:
 
 @triton_only
 def test_the_kernels_in_the_interpreter():
-    """In a process of its own: Triton has to know before it is imported."""
-    command = [sys.executable, "-m", "pytest", "-q", Path(__file__).with_name("norm_interpreted.py")]
-    done = subprocess.run(
-        command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout
+    interpret("norm_interpreted.py")
 
 
 @triton_only
-@pytest.mark.parametrize("capability, dtype", [(75, "fp16"), (80, "bf16"), (90, "bf16")])
+@every_card
 @pytest.mark.parametrize("rows", [256, 4096])
 def test_the_kernels_compile_for_cards_that_are_not_here(capability, dtype, rows):
     """And read 16 bytes at once."""
     from lora_sd.models import norm_kernels
 
-    passes = [norm_kernels.normalise, norm_kernels.pull]
-    if rows > norm.ONE_PASS_ROWS:
-        passes += [norm_kernels.moments, norm_kernels.pull_sums]
-    for kernel in passes:
-        assert "ld.global.v4" in compiled(kernel, capability, dtype, norm.plan(1, rows, 320, 32)).asm["ptx"]
-
-
-def compiled(kernel, capability: int, dtype: str, plan: norm.Plan):
-    """A kernel for a card of this compute capability; `dtype` in Triton's spelling."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    passes, plan = [norm_kernels.normalise, norm_kernels.pull], norm.plan(1, rows, 320, 32)
     constants = {"SILU": True, "PARTS": norm.MOST_PARTS, **plan.options}
     if plan.grid[0] == 1:
         constants["partial"] = None
-    constants = {name: constants[name] for name in kernel.arg_names if name in constants}
+    else:
+        passes += [norm_kernels.moments, norm_kernels.pull_sums]
     types = dict.fromkeys(("x", "y", "dx", "dy", "shift", "weight", "bias"), f"*{dtype}")
-    types |= {"partial": "*fp32", "stats": "*fp32", "eps": "fp32"} | dict.fromkeys(constants, "constexpr")
-    signature = {name: types.get(name, "i32") for name in kernel.arg_names}
-    even = [i for i, (name, kind) in enumerate(signature.items()) if kind[0] == "*" or name == "C"]
-    source = ASTSource(kernel, signature, constants, {(i,): [["tt.divisibility", 16]] for i in even})
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 8})
+    types |= {"partial": "*fp32", "stats": "*fp32", "eps": "fp32"}
+    for kernel in passes:
+        assert "ld.global.v4" in ptx(kernel, capability, types, constants, width="C", num_warps=8)
 
 
 @pytest.mark.parametrize("groups, channels", [(32, 320), (32, 2560), (32, 1920), (7, 21), (2, 16), (2, 2048)])
@@ -116,7 +91,7 @@ def test_it_is_group_norm_on_a_card(shape, dtype, tolerance):
         .requires_grad_()
     )
     shift, grad_y = (torch.randn(size, device="cuda", dtype=dtype) for size in (shape[:2], shape))
-    assert norm.kernels_run(x.device, dtype)
+    assert kernels.run(norm.GroupNorm, x.device, dtype)
     y = norm.group_norm(x, base, silu=True, shift=shift)
     y.backward(grad_y)
     exact_x = x.detach().double().requires_grad_()

@@ -64,8 +64,8 @@ def test_with_a_card_the_largest_model_that_fits_it_is_proposed():
 @pytest.mark.parametrize(
     ("base", "gigabytes", "title"),
     [
-        (SD15, 8, "at full speed"),
-        (SD15, 4, "computed twice"),
+        (SD15, 4, "at full speed"),
+        (SD15, 3, "computed twice"),
         (SDXL, 24, "at full speed"),
         (SDXL, 8, "computed twice"),
     ],

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ..models.frozen import FrozenConv
 
 LEVELS = 127  # -128 is left out, so that a row and its negative pack alike
 SMALLEST = 2**14  # weights; the first and the last convolution of every U-Net here have fewer
@@ -26,38 +29,29 @@ class Packed(nn.Module):
         """The dense weight, made anew at each access: in one pass, multiplied in fp32 and rounded once."""
         return torch.mul(self.packed, self.scale, out=torch.empty_like(self.packed, dtype=self.dense_dtype))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _Frozen.apply(x, self)
-
 
 class PackedLinear(Packed, nn.Linear):
-    def dense_forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-    def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
-        return gradient @ self.weight
+    def forward(self, x: Tensor) -> Tensor:
+        return _FrozenLinear.apply(x, self)
 
 
 class PackedConv2d(Packed, nn.Conv2d):
-    def dense_forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight, self.bias)
-
-    def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
-        options = (self.stride, self.padding, self.dilation, self.groups)
-        return nn.grad.conv2d_input(shape, self.weight, gradient, *options)
+    def forward(self, x: Tensor) -> Tensor:
+        return FrozenConv.apply(x, self, self.bias)
 
 
-class _Frozen(torch.autograd.Function):
-    """A layer without weight gradient: all it keeps for the backward pass is which layer it was."""
+class _FrozenLinear(torch.autograd.Function):
+    """A Linear that only x learns through: all it keeps for the backward pass is which layer it was."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: PackedLinear | PackedConv2d) -> Tensor:
-        ctx.layer, ctx.shape = layer, x.shape
-        return layer.dense_forward(x)
+    def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.weight, layer.bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.layer.input_gradient(gradient, ctx.shape), None
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
+        return grad_y @ ctx.layer.weight, None
 
 
 @torch.no_grad()

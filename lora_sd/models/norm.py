@@ -5,8 +5,6 @@ keeps what each of them made. On a card the kernels of norm_kernels.py read the 
 x and two numbers a group for the backward pass. Elsewhere it is the usual functions.
 """
 
-import importlib.util
-import logging
 import math
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from . import kernels
+
 PROGRAMS = 1024  # enough of them to fill a card
 MOST_PARTS = 64  # stretches of rows a picture is divided into; each program of the second pass reads them all
 ONE_PASS_ROWS = 256  # up to 16 × 16 positions a second launch costs more than it gains
-
-log = logging.getLogger(__name__)
 
 
 def group_norm(x: Tensor, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None) -> Tensor:
@@ -28,32 +26,13 @@ def group_norm(x: Tensor, norm: nn.GroupNorm, *, silu: bool = False, shift: Tens
 
     The kernels give x a gradient, nothing else: a shift that learns is added before.
     """
-    fused = kernels_run(x.device, x.dtype)
+    fused = kernels.run(GroupNorm, x.device, x.dtype)
     if shift is not None and (shift.requires_grad or not fused):
         x, shift = x + shift[:, :, None, None], None
     if fused:
         return GroupNorm.apply(x, shift, norm.weight, norm.bias, norm.num_groups, norm.eps, silu)
     y = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
     return F.silu(y) if silu else y
-
-
-@cache
-def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels work on this device; found out by running one, as they are compiled on the spot."""
-    if device.type != "cuda" or not importlib.util.find_spec("triton"):
-        return False
-    try:
-        x, one = (
-            torch.zeros(1, 8, 2, 2, device=device, dtype=dtype),
-            torch.ones(8, device=device, dtype=dtype),
-        )
-        GroupNorm.apply(x, None, one, one, 2, 1e-5, True)
-    except (
-        Exception
-    ) as error:  # no C compiler, no headers of Python, a card too old: Triton has an own error for each
-        log.warning("The fast GroupNorm does not run here, so steps take longer: %s", error)
-        return False
-    return True
 
 
 class Plan(NamedTuple):
@@ -99,6 +78,11 @@ def _power_of_two(number: int) -> int:
 
 class GroupNorm(torch.autograd.Function):
     """The kernels as one function of x; shift (B, C) or None, weight and bias (C,) stand still."""
+
+    @staticmethod
+    def trial(device: torch.device, dtype: torch.dtype) -> None:
+        x, one = (torch.full(size, 1.0, device=device, dtype=dtype) for size in ((1, 8, 2, 2), (8,)))
+        GroupNorm.apply(x, None, one, one, 2, 1e-5, True)
 
     @staticmethod
     def forward(
