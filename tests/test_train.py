@@ -13,7 +13,7 @@ from lora_sd import config as cfg
 from lora_sd import events, run
 from lora_sd.footprint import RUNGS
 from lora_sd.lora import packed
-from lora_sd.training import loop
+from lora_sd.training import loop, loss
 from lora_sd.training.train import Stopped, train
 
 
@@ -203,6 +203,23 @@ def test_the_held_out_loss_is_told_from_step_0(tiny_folder, pictures):
     told = [e for e in run.read_events(run.list_runs()[0].folder)[0] if isinstance(e, events.Step)]
     assert [e.step for e in told if e.held_out is not None] == [0, 2, 4]
     assert told[0].loss is None and all(e.loss > 0 for e in told[1:])
+
+
+def test_without_memory_for_the_held_out_loss_in_one_go_it_is_measured_bit_by_bit(
+    tiny_folder, pictures, monkeypatch
+):
+    config = config_for(tiny_folder("sd15"), pictures, **{"validate.split": 0.34, "optim.steps": 2})
+
+    def measured():
+        train(config)
+        told = run.read_events(run.list_runs()[0].folder)[0]
+        return [e.held_out for e in told if isinstance(e, events.Step) and e.held_out]
+
+    whole, real = measured(), loss.denoising_loss
+    monkeypatch.setattr(
+        loss, "denoising_loss", lambda *args: no_memory(None) if len(args[2]) > 1 else real(*args)
+    )
+    assert measured() == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_share_of_the_pictures_can_be_held_out(tiny_folder, pictures):

@@ -115,6 +115,7 @@ def test_without_a_launcher_there_is_one_process(monkeypatch):
         and alone.first
         and alone.agree("stop") == "stop"
         and alone.total(2.5, "cpu") == 2.5
+        and alone.most(3, "cpu") == 3
     )
     numbers = torch.ones(3)
     alone.add_up(numbers)

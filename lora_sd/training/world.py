@@ -49,6 +49,17 @@ class World(NamedTuple):
         self.add_up(there)
         return there.item()
 
+    def most(self, value: int, device: "torch.device") -> int:
+        """The largest of the processes' numbers."""
+        if self.size == 1:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        there = torch.tensor([value], device=device)
+        dist.all_reduce(there, dist.ReduceOp.MAX)
+        return there.item()
+
     def agree(self, value: Any) -> Any:
         """The first process's value, everywhere."""
         if self.size == 1:

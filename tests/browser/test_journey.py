@@ -90,7 +90,10 @@ def draw_at(page, strength: str) -> Image.Image:
     before = image.get_attribute("src") if image.count() else ""
     set_number(page, "#strength-0", strength)
     expect(image).not_to_have_attribute("src", before or "", timeout=SLOW)
-    return Image.open(io.BytesIO(page.request.get(image.get_attribute("src"), max_retries=3).body())).convert("RGB")
+    answer = page.request.get(
+        image.get_attribute("src"), max_retries=3
+    )  # an idle connection may be closed under it
+    return Image.open(io.BytesIO(answer.body())).convert("RGB")
 
 
 def loaded_layers(path: Path) -> int:

@@ -1,0 +1,133 @@
+"""From settings to all that a run works with: pictures and captions encoded, the model in the form that fits, and what learns.
+
+Everything is loaded on the CPU; each part of the model is on the card only while it has work there.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import footprint, hardware, run
+from ..config import LoraSettings, TrainConfig
+from ..data.folder import Example
+from ..footprint import Rung
+from ..lora import layers, metadata, targets
+from ..models import fast
+from ..models.family import Models
+from ..models.load import load
+from . import memory, prepare
+from .feed import Text
+from .prepare import Dataset
+from .vector import Vector
+from .voice import Voice
+from .world import World
+
+
+@dataclass
+class Ready:
+    """What a run works with."""
+
+    device: torch.device
+    models: Models  # with adapters, on the device as far as it trains
+    base_hashes: "Future[tuple[str, str]]"  # computed beside the rest: reading a whole model takes seconds
+    data: Dataset
+    held_out: Dataset | None
+    text: Text
+    modules: dict[str, int]  # adapted layers of each part: {"unet": 192}
+    rung: Rung
+    vector: Vector
+
+
+def get_ready(config: TrainConfig, world: World, voice: Voice) -> Ready:
+    """All of it. Raises ValueError for what a person can mend, and Stopped where they asked to stop."""
+    voice.say("starting", "Looking at the pictures")
+    train_on, held_out = prepare.find(config.data, config.validate, config.seed, on_note=voice.note)
+    voice.say("starting", f"Loading {Path(config.model.base).name}")
+    device, dtype = hardware.choose(config.machine.device, config.machine.precision)
+    models = load(
+        config.model.base, dtype=dtype, prediction=config.model.prediction, clip_skip=config.model.clip_skip
+    )
+    memorized = run.home() / "cache" / "models.json"
+    base_hashes = ThreadPoolExecutor(1).submit(metadata.base_hashes, models.path, memorized)
+    resolution = config.data.resolution or models.resolution
+    with memory.on_device(models, device, "vae"):
+        data = encoded(train_on, models, resolution, world, voice, "Preparing picture")
+        apart = (
+            encoded(held_out, models, resolution, world, voice, "Preparing held-out picture")
+            if held_out
+            else None
+        )
+    modules = inject(models, config.lora, config.seed)
+    captions = data.captions() + (apart.captions() if apart else [])
+    text = read_captions(captions, models, device, world, voice)
+    rung = place(models, device, config, max(w * h for w, h in data.bucket_counts()), world, voice)
+    vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
+    return Ready(device, models, base_hashes, data, apart, text, modules, rung, vector)
+
+
+def encoded(
+    examples: list[Example], models: Models, resolution: int, world: World, voice: Voice, words: str
+) -> Dataset:
+    """The pictures as latents; `words` say what is being counted."""
+    progress = voice.progress("caching", words)
+    dataset = prepare.prepare(
+        examples, models, resolution, run.home() / "cache", on_progress=progress, world=world
+    )
+    for note in dataset.notes():
+        voice.note(note)
+    return dataset
+
+
+def inject(models: Models, settings: LoraSettings, seed: int) -> dict[str, int]:
+    """Put new adapters on the model; gives how many layers of each part have one."""
+    parts = models.parts()
+    ranks = targets.resolve(
+        parts,
+        settings.targets,
+        rank=settings.rank,
+        patterns=settings.ranks,
+        text_encoders=settings.text_encoders,
+    )
+    alpha = settings.alpha or settings.rank / 2
+    layers.inject(parts, ranks, alpha / settings.rank, seed=seed)
+    for part in parts.values():
+        part.train()  # dropout acts, and checkpointing where it is on
+    counts = {part: sum(name.startswith(f"{part}.") for name in ranks) for part in parts}
+    return {part: count for part, count in counts.items() if count}
+
+
+def read_captions(
+    captions: list[str], models: Models, device: torch.device, world: World, voice: Voice
+) -> Text:
+    """Captions → text states: encoded anew in each pass while the encoders learn, else once."""
+    if models.encoders_learn:
+        return prepare.learning_text(models)
+    progress = voice.progress("caching", "Reading caption")
+    with memory.on_device(models, device, "text_encoders"):
+        return prepare.cached_text(models, captions, run.home() / "cache", on_progress=progress, world=world)
+
+
+def place(
+    models: Models, device: torch.device, config: TrainConfig, pixels: int, world: World, voice: Voice
+) -> Rung:
+    """Bring what trains to the card, in the form that fits; `pixels` are those of the largest bucket."""
+    needs = footprint.Needs(
+        models.family.name,
+        pixels=pixels,
+        batch_size=-(-config.optim.batch_size // world.size),
+        rank=config.lora.rank,
+        targets=config.lora.targets,
+        text_encoders=models.encoders_learn,
+        bytes_per_weight=models.dtype.itemsize,
+    )
+    mine, why = memory.choose_rung(config.machine.memory, device, models.unet, needs)
+    rung = footprint.RUNGS[world.most(footprint.RUNGS.index(mine), device)]
+    if why:
+        voice.note(why)
+    memory.take_rung(models.unet, rung)
+    models.place(device, "unet", *(["text_encoders"] if models.encoders_learn else []))
+    fast.speed_up(models.unet)
+    memory.count_from_here()
+    return rung
