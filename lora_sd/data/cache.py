@@ -18,7 +18,7 @@ from ..remembered import Remembered
 from . import images, pipeline, store
 from .buckets import Fit, Size
 from .folder import Example
-from .pipeline import Ready
+from .pipeline import Prepared
 
 VERSION = "2"  # raise it when the same inputs give other values
 PIXELS_AT_ONCE = 8 * 512 * 512  # that a card's VAE encodes in one batch: about 4 GB in fp32
@@ -65,11 +65,11 @@ class LatentCache:
         def at_once(bucket: Size) -> int:
             return batch_size or (max(1, self.pixels_at_once // (bucket[0] * bucket[1])) if on_card else 1)
 
-        def look(numbered: tuple[int, Item]) -> Ready:
+        def look(numbered: tuple[int, Item]) -> Prepared:
             number, item = numbered
             path = self._path(item)  # of others' pictures, too: this process will load them
             known = number % share[1] != share[0] or self.shelf.read(path) is not None
-            return Ready(item, item[1].bucket, None if known else images.load(item[0].path, item[1]))
+            return Prepared(item, item[1].bucket, None if known else images.load(item[0].path, item[1]))
 
         in_buckets = enumerate(sorted(items, key=lambda item: item[1].bucket))
         try:
@@ -178,10 +178,10 @@ class TextCache:
         # Where lengths are unknown no two are taken for equal.
         lengths = self.num_chunks(texts) if self.num_chunks else range(len(texts))
 
-        def look(numbered: tuple[int, tuple[int, str]]) -> Ready:
+        def look(numbered: tuple[int, tuple[int, str]]) -> Prepared:
             number, (length, caption) = numbered
             known = number % share[1] != share[0] or self.shelf.read(self._path(caption)) is not None
-            return Ready(caption, length, None if known else caption)
+            return Prepared(caption, length, None if known else caption)
 
         in_lengths = enumerate(sorted(zip(lengths, texts, strict=True)))
         counts = pipeline.run(

@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Ready(NamedTuple):
+class Prepared(NamedTuple):
     """What a reader made of a thing."""
 
     thing: Any
@@ -24,7 +24,7 @@ class Ready(NamedTuple):
 
 def run(
     things: Iterable[T],
-    read: Callable[[T], Ready],
+    read: Callable[[T], Prepared],
     encode: Callable[[list[T], list], R],
     write: Callable[[R], None],
     *,
@@ -35,7 +35,7 @@ def run(
     `at_once` is how many of a group are encoded together: asked anew for every batch. Memory holds a few batches only.
     """
 
-    def encoded(ready: Iterable[Ready]) -> Iterator[tuple[int, Any]]:
+    def encoded(ready: Iterable[Prepared]) -> Iterator[tuple[int, Any]]:
         for batch in _batches(ready, at_once):
             to_do = batch[0].content is not None
             things, contents = [one.thing for one in batch], [one.content for one in batch]
@@ -54,10 +54,10 @@ def run(
         yield from counts
 
 
-def _batches(ready: Iterable[Ready], at_once: Callable[[Any], int]) -> Iterator[list[Ready]]:
+def _batches(ready: Iterable[Prepared], at_once: Callable[[Any], int]) -> Iterator[list[Prepared]]:
     """What is to be encoded in batches of one group; what is not, one by one."""
     for group, members in groupby(ready, key=lambda one: one.group):
-        batch: list[Ready] = []
+        batch: list[Prepared] = []
         for one in members:
             if one.content is None:
                 yield [one]

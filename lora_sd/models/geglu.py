@@ -24,7 +24,10 @@ class GEGLU(torch.autograd.Function):
 
     @staticmethod
     def trial(device: torch.device, dtype: torch.dtype) -> None:
-        GEGLU.apply(torch.zeros(1, 16, device=device, dtype=dtype), True)
+        with torch.enable_grad():
+            GEGLU.apply(
+                torch.zeros(1, 16, device=device, dtype=dtype, requires_grad=True), True
+            ).sum().backward()
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, fused: bool) -> Tensor:

@@ -17,7 +17,7 @@ class Kernels(Protocol):
 
     @staticmethod
     def trial(device: torch.device, dtype: torch.dtype) -> None:
-        """Launch them once, on something small."""
+        """Launch each of them once, on something small."""
 
 
 @cache
@@ -29,7 +29,7 @@ def run(function: type[Kernels], device: torch.device, dtype: torch.dtype) -> bo
         function.trial(device, dtype)
     except (
         Exception
-    ) as error:  # no C compiler, no headers of Python, a card too old: Triton has an own error for each
+    ) as error:  # Triton has an own one for each: no C compiler, no headers of Python, a card too old
         log.warning("The fast %s does not run here, so steps take longer: %s", function.__name__, error)
         return False
     return True
