@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as cfg
-from . import flags, run
+from . import errors, flags, run
 from .events import Event, Failed, Finished, Note, Phase, Saved, Step
 from .training import world
 
@@ -54,8 +54,12 @@ def _train(config: cfg.TrainConfig, folder: Path | None) -> int:
     gc.freeze()
     gc.enable()
 
-    if not world.told().first:  # it says and writes nothing; where it fails, the launcher ends the others
-        train_it(config, folder=folder)
+    if not world.told().first:  # it writes nothing; where it fails, the launcher ends the others
+        try:
+            train_it(config, folder=folder)
+        except Exception as error:
+            print(f"Process {world.told().rank}: {errors.sentence(error)}", file=sys.stderr)
+            return FAILED
         return DONE
     _stop_on_signal(folder)
     progress = Progress(folder)

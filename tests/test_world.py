@@ -107,6 +107,13 @@ def test_two_processes_stop_together_and_one_goes_on_where_they_were(config, hom
     assert_the_same(load_file(train(config, folder=folder)), whole)
 
 
+def test_every_process_says_in_a_sentence_what_is_wrong(home):
+    _, said = (process := launch("train", "--data.images", home / "nowhere", home=home)).communicate()
+    sentences = [line for line in said.splitlines() if "nowhere" in line]
+    assert process.returncode != 0 and "Process 1: " in said and len(sentences) == 2
+    assert "lora_sd/training" not in said  # no traceback of ours
+
+
 def test_without_a_launcher_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = world.join("cpu")
