@@ -112,14 +112,14 @@ def test_where_recording_fails_the_work_is_done_at_once_and_that_is_said(stand_i
     passes.graphed = graph.Graphed(work_into(sums), sums)
 
     def refuse(*_, **__):
-        raise RuntimeError("operation not permitted when stream is capturing")
+        raise RuntimeError("operation not permitted when stream is capturing\nCompile with …")
 
     monkeypatch.setattr(graph.torch.cuda, "graph", refuse)
     passes(feed(1))
     passes(feed(2))
     for seed in (1, 2):
         work_into(wanted)(feed(seed))
-    assert torch.equal(sums, wanted) and len(notes) == 1 and "not permitted" in notes[0]
+    assert torch.equal(sums, wanted) and len(notes) == 1 and "is capturing);" in notes[0]
 
 
 def test_memory_that_runs_out_is_not_hidden(stand_in, monkeypatch):

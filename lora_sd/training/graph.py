@@ -45,7 +45,8 @@ class Passes:
             if out_of_memory(error):
                 raise
             self.graphed = None
-            self.on_note(f"The card can't record a step ({error}); training goes on without, more slowly.")
+            why = str(error).partition("\n")[0]  # CUDA adds advice for programmers
+            self.on_note(f"The card can't record a step ({why}); training goes on without, more slowly.")
         return self.graphed is not None
 
 
