@@ -53,12 +53,17 @@ class Dataset:
         batch = self.batch([indices[position] for position in positions]) if positions else None
         return Part(batch, positions, len(indices))
 
-    def shapes(self, seed: int, batch_size: int, world: World) -> Iterator[Part]:
-        """One part of every shape that an epoch has: the same number of pictures of the same bucket."""
+    def shapes(self, seed: int, batch_size: int, world: World, num_chunks: dict[str, int]) -> Iterator[Part]:
+        """One part of every shape that an epoch has: as many pictures, of one bucket, with captions as long.
+
+        `num_chunks` has how many chunks of 77 tokens each caption is.
+        """
         known = set()
         for indices in batches.epoch_order(seed, 0, self._buckets, self._repeats, batch_size):
             for which in range(min(world.size, len(indices))):
-                shape = (self.fits[indices[0]].bucket, len(indices[which :: world.size]))
+                mine = indices[which :: world.size]
+                longest = max(num_chunks[self.examples[index].caption] for index in mine)
+                shape = (self.fits[indices[0]].bucket, len(mine), longest)
                 if shape not in known:
                     known.add(shape)
                     yield self.part(indices, which, world.size)

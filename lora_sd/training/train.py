@@ -18,6 +18,7 @@ from .. import errors, footprint, run
 from ..config import TrainConfig
 from ..events import Event, Failed, Finished, OnEvent, Saved, Step
 from ..lora import formats, layers
+from ..models import text
 from . import cadence, loop, memory, optim, prepare, previews, state, world
 from .description import DTYPES, describe
 from .feed import Feed, feeds
@@ -183,9 +184,9 @@ class _Training:
             self.update.scale,
             self.config.loss.min_snr,
         )
-        graphs = self.config.machine.cuda_graph and self.ready.device.type == "cuda"
-        passes = Passes(work, self.ready.vector.sums, graphs=graphs, on_note=self.voice.note)
-        if graphs:
+        wanted = self.config.machine.cuda_graph
+        passes = Passes(work, self.ready.vector.sums, graphs=wanted, on_note=self.voice.note)
+        if passes.graphed:
             self.voice.say("training", "Recording a step for the card")
             passes.prepare(self.shapes())
             self.voice.say("training", "Training")
@@ -193,7 +194,10 @@ class _Training:
 
     def shapes(self) -> Iterator[Feed]:
         """A feed of every shape that an epoch has."""
-        for part in self.ready.data.shapes(self.config.seed, self.config.optim.batch_size, self.world):
+        captions = self.ready.data.captions()
+        num_chunks = dict(zip(captions, text.num_chunks(self.ready.models, captions), strict=True))
+        batch_size = self.config.optim.batch_size
+        for part in self.ready.data.shapes(self.config.seed, batch_size, self.world, num_chunks):
             yield from self.feeds([part], step=0)
 
     def feeds(self, parts: Iterable[prepare.Part], step: int) -> Iterator[Feed]:
