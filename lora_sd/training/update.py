@@ -58,24 +58,22 @@ class Update:
         if self.scale.enabled:
             gradient.div_(self.scale.factor)
         norm = torch.linalg.vector_norm(gradient)
-        overflow = ~norm.isfinite()
-        bad = overflow | ~vector.loss.isfinite()
+        overflow, lost = ~norm.isfinite(), ~vector.loss.isfinite()
+        bad = overflow | lost
         if self.max_grad_norm:
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         optim.set_rate(self.optimizer, learning_rate)
         self._step(bad)
         self.scale.follow(overflow)
         # a gradient that overflows in fp16 is how the scale finds its place: only the loss tells whether the step was bad
-        result = torch.stack([vector.loss, (~vector.loss.isfinite() if self.scale.enabled else bad).float()])
+        result = torch.stack([vector.loss, (lost if self.scale.enabled else bad).float()])
         vector.sums.zero_()
         vector.renew()
         return result
 
     def _step(self, bad: Tensor) -> None:
-        if getattr(
-            self.optimizer, "_step_supports_amp_scaling", False
-        ):  # torch's fused optimizers look at it on the device
-            self.optimizer.found_inf = bad.float()
+        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # of PyTorch's fused optimizers
+            self.optimizer.found_inf = bad.float()  # they look at it on the device
             self.optimizer.step()
         elif not bad.item():
             self.optimizer.step()

@@ -27,7 +27,7 @@ class Vector:
         self.values = nn.Parameter(self.join([parameter.data for parameter in masters]))
         self.sums = self.values.new_zeros(
             len(self.values) + 1
-        )  # of a step so far: its gradient, its loss at the end
+        )  # of a step so far: gradient, and loss at the end
         self.values.grad = self.gradient
         for master, view in zip(masters, self.split(self.values.data), strict=True):
             master.data = view

@@ -8,6 +8,8 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import hardware
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,23 +43,20 @@ class World(NamedTuple):
 
     def total(self, value: float, device: "torch.device") -> float:
         """Sum of a number over the processes."""
-        if self.size == 1:
-            return value
-        import torch
-
-        there = torch.tensor([value], device=device)
-        self.add_up(there)
-        return there.item()
+        return self._reduced("SUM", value, device)
 
     def most(self, value: int, device: "torch.device") -> int:
         """The largest of the processes' numbers."""
+        return self._reduced("MAX", value, device)
+
+    def _reduced(self, how: str, value: float, device: "torch.device") -> float:
         if self.size == 1:
             return value
         import torch
         import torch.distributed as dist
 
         there = torch.tensor([value], device=device)
-        dist.all_reduce(there, dist.ReduceOp.MAX)
+        dist.all_reduce(there, getattr(dist.ReduceOp, how))
         return there.item()
 
     def agree(self, value: Any) -> Any:
@@ -104,14 +103,13 @@ def join(device: str) -> World:
         import torch
         import torch.distributed as dist
 
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda":
+        kind = hardware.choose(device)[0].type
+        if kind == "cuda":
             if world.local_size > torch.cuda.device_count():
                 raise ValueError(
                     f"{world.local_size} processes were started and there are {torch.cuda.device_count()} graphics cards; "
                     "start one process for each card."
                 )
             torch.cuda.set_device(world.local_rank)
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
     return world
