@@ -62,12 +62,13 @@ def polls(home: str) -> dict[str, float]:
 
     from app import story, watch_page, watch_view
     from lora_sd import config, events, run
+    from lora_sd.recorder import Recorder
 
     for number in range(NUM_RUNS):
         named = config.changed(
             config.TrainConfig(), {"output.name": f"run-{number}", "optim.steps": NUM_STEPS * 2}
         )
-        recorder = run.Recorder(run.create(named), NUM_STEPS * 2)
+        recorder = Recorder(run.create(named), NUM_STEPS * 2)
         if number < NUM_RUNS - 1:
             recorder(events.Finished(step=1, path=""))
     recorder(events.Phase(status="training", text="Training"))

@@ -5,6 +5,7 @@ runs/20261122-141530-mycat/
   events.jsonl   what happened, one line each       commands/     stop, pause, preview, save: flags for the trainer
   previews/      pictures on the way                checkpoints/  LoRA files, the last one final
   state/         what a resume needs                log.txt       all that the process printed
+  .lock          held by the process that trains it
 """
 
 import contextlib
@@ -26,13 +27,13 @@ from typing import IO, Literal, get_args
 import psutil
 
 from . import config as cfg
-from . import events
+from . import events, lock
 from .events import Event
 
 Command = Literal["stop", "pause", "preview", "save"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
 ACTIVE = ("starting", "caching", "training")
-LOGGED = (events.Step, events.Preview, events.Saved, events.Note, events.Failed, events.Finished)
+CHILD = "LORA_SD_CHILD"  # set in the environment of a trainer that `start` made
 
 
 def home() -> Path:
@@ -88,8 +89,11 @@ def create(config: cfg.TrainConfig, status: str = "starting") -> Path:
     return folder
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    """Train the run of `folder` in a process of its own, which outlives this one; continues where it was."""
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Train the run of `folder` in a process of its own, which outlives this one; continues where it was.
+
+    `options` are those of `lora_sd resume`: `--extend 500`, `--accept-changes`.
+    """
     before = read_state(folder)
     write_state(folder, State(status="starting", step=before.step, total=before.total, phase="Starting"))
     forget_commands(folder)
@@ -100,14 +104,19 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     )
     with open(folder / "log.txt", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lora_sd", "resume", str(folder)],
+            [sys.executable, "-m", "lora_sd", "resume", str(folder), *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUTF8": "1"},
+            env={**child_environment(), CHILD: "1"},
             **detached,
         )
     return process
+
+
+def child_environment() -> dict[str, str]:
+    """What a process of ours is given of this one's environment: not the password of the page."""
+    return {name: v for name, v in os.environ.items() if name != "LORA_SD_PASSWORD"} | {"PYTHONUTF8": "1"}
 
 
 def command(folder: Path, name: Command) -> None:
@@ -138,24 +147,31 @@ def read_state(folder: Path) -> State:
         state = State(**{name: value for name, value in values.items() if name in State.__dataclass_fields__})
     except (OSError, ValueError):
         return State(status="interrupted", error="Its state file can't be read.")
-    if state.active and not _alive(state):
+    if state.active and not _alive(folder, state):
         state.status = "interrupted"
     return state
 
 
-def _alive(state: State) -> bool:
-    if not state.pid:  # the child has not reported yet: give it a minute to import torch
-        return time.time() - state.t < 60
+def _alive(folder: Path, state: State) -> bool:
+    """Whether its trainer lives: by number and start, else by the lock, which a clock that was set can't confuse."""
+    if not state.pid and abs(time.time() - state.t) < 60:  # the child has not reported yet
+        return True
     try:
         process = psutil.Process(state.pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - state.created) < 2
+        if process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - state.created) < 2:
+            return True
     except psutil.Error:
-        return False
+        pass
+    return bool(lock.held(folder))
 
 
 def write_state(folder: Path, state: State) -> None:
+    write_text(folder / "state.json", state_text(state))
+
+
+def state_text(state: State) -> str:
     state.t = time.time()
-    write_text(folder / "state.json", json.dumps(asdict(state)))
+    return json.dumps(asdict(state))
 
 
 def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
@@ -211,53 +227,6 @@ def step_of(checkpoint: Path) -> int | None:
     return int(number[1]) if number else None
 
 
-class Recorder:
-    """Writes a run's events and state: the trainer's `on_event` when it has a folder."""
-
-    def __init__(self, folder: Path, total: int):
-        me = psutil.Process()
-        self.folder = folder
-        before = read_state(folder)
-        self.state = State(step=before.step, total=total, pid=me.pid, created=me.create_time())
-        self.written = 0.0
-        _mend(folder / "events.jsonl")
-        self.file: IO[str] = open(folder / "events.jsonl", "a", encoding="utf-8")
-        write_state(folder, self.state)
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, LOGGED):
-            self.file.write(events.to_line(event) + "\n")
-            self.file.flush()
-        match event:
-            case events.Phase():
-                counted = f" {event.done} of {event.total}" if event.total else ""
-                self.state.status, self.state.phase = event.status, event.text + counted
-            case events.Step():
-                self.state.step, self.state.total = event.step, event.total
-            case events.Failed():
-                self.state.status, self.state.error = "failed", event.text
-            case events.Finished():
-                self.state.status, self.state.step = "stopped" if event.stopped else "finished", event.step
-        urgent = not isinstance(event, events.Step | events.Phase) or event.t - self.written > 0.2
-        if urgent:
-            self.save()
-
-    def save(self) -> None:
-        self.written = time.time()
-        write_state(self.folder, self.state)
-
-    def close(self) -> None:
-        self.save()
-        self.file.close()
-
-
-def _mend(path: Path) -> None:
-    """End a last line that a crash tore, so that the next event begins on a line of its own."""
-    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        with open(path, "ab") as file:
-            file.write(b"\n")
-
-
 def versions() -> dict[str, str]:
     """What the run was made with."""
     packages = ("lora-sd", "torch", "diffusers", "transformers", "accelerate", "safetensors", "gradio")
@@ -277,21 +246,44 @@ def safe_name(name: str) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write whole or not at all."""
+    with written(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the name `path` once it lies on the disk; until then what has that name stays.
+
+    The OSError of a disk that is full or gone names `path`, and leaves nothing behind.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    put_in_place(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        put_in_place(temporary, path)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a finished file its name. On Windows a reader can hold the old one for a moment: try again."""
+    """Give a finished file its name, for good. On Windows a reader can hold the old one for a moment: try again."""
     for attempt in range(20):
         try:
             os.replace(temporary, path)
-            return
+            break
         except PermissionError:
             if attempt == 19:
                 raise
             time.sleep(0.05)
+    if os.name == "posix":  # the name is safe from a power cut only when its folder is on the disk, too
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # not every network share can do that
+            os.fsync(descriptor)
+        os.close(descriptor)

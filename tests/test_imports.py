@@ -20,7 +20,9 @@ OURS = {
     "lora_sd.events": "",
     "lora_sd.errors": "",
     "lora_sd.flags": "config",
-    "lora_sd.run": "config events",
+    "lora_sd.run": "config events lock",
+    "lora_sd.lock": "",
+    "lora_sd.recorder": "run events",
     "lora_sd.hardware": "",
     "lora_sd.footprint": "",
     "lora_sd.torch_build": "",
@@ -38,7 +40,7 @@ OURS = {
     "lora_sd.lora.layers": "lora.packed",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora",
-    "lora_sd.training": "training data models lora sample config events errors run hardware footprint",
+    "lora_sd.training": "training data models lora sample config events errors run recorder lock hardware footprint",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
     "app": "app config flags events run hardware footprint worker data.folder data.captions data.buckets data.images "
@@ -52,7 +54,8 @@ OTHERS = {
     "safetensors": "models lora data.cache data.store training.state",
     "accelerate": "training __main__",
     "pynvml": "hardware",
-    "psutil": "hardware run data.store",
+    "psutil": "hardware run recorder data.store",
+    "filelock": "lock",
     "tomli_w": "config",
 }
 TORCHLESS = (

@@ -9,6 +9,7 @@ import pytest
 
 from lora_sd import config as cfg
 from lora_sd import events, run
+from lora_sd.recorder import Recorder
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_command_is_taken_once(folder):
 
 
 def test_events_come_back_in_pieces(folder):
-    recorder = run.Recorder(folder, 10)
+    recorder = Recorder(folder, 10)
     recorder(events.Note("one"))
     first, offset = run.read_events(folder)
     recorder(events.Note("two"))
@@ -59,14 +60,14 @@ def test_a_line_still_being_written_waits(folder):
 def test_a_torn_line_does_not_swallow_the_next_event(folder):
     with open(folder / "events.jsonl", "a") as file:
         file.write('{"kind": "no')
-    recorder = run.Recorder(folder, 10)
+    recorder = Recorder(folder, 10)
     recorder(events.Note("after the crash"))
     recorder.close()
     assert [e.text for e in run.read_events(folder)[0]] == ["after the crash"]
 
 
 def test_phases_are_state_and_no_event(folder):
-    recorder = run.Recorder(folder, 10)
+    recorder = Recorder(folder, 10)
     recorder(events.Phase("caching", "Preparing picture", 3, 24))
     recorder.close()
     state = run.read_state(folder)

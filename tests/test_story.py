@@ -6,15 +6,16 @@ import pytest
 
 from app import story
 from lora_sd import config, events, run
+from lora_sd.recorder import Recorder
 
 
 @pytest.fixture
-def recorder() -> run.Recorder:
+def recorder() -> Recorder:
     settings = config.changed(config.TrainConfig(), {"output.name": "tabby", "optim.steps": 100})
-    return run.Recorder(run.create(settings), 100)
+    return Recorder(run.create(settings), 100)
 
 
-def train(recorder: run.Recorder, first: int, last: int, loss: float = 0.1) -> None:
+def train(recorder: Recorder, first: int, last: int, loss: float = 0.1) -> None:
     recorder(events.Phase(status="training", text="Training"))
     for step in range(first, last + 1):
         recorder(events.Step(step=step, total=100, loss=loss, seconds=2.0))

@@ -19,6 +19,7 @@ from ..config import TrainConfig
 from ..events import Event, Failed, Finished, OnEvent, Saved, Step
 from ..lora import formats, layers
 from ..models import text
+from ..recorder import Recorder
 from . import cadence, loop, memory, optim, prepare, previews, state, world
 from .description import DTYPES, describe
 from .feed import Feed, feeds
@@ -51,7 +52,7 @@ def train(config: TrainConfig, on_event: OnEvent | None = None, *, folder: Path 
 def _recorded(config: TrainConfig, on_event: OnEvent | None, folder: Path, here: World) -> Path:
     """The run as its first process has it: what happens is written down, and told to `on_event`."""
     here.agree(str(folder))
-    recorder = run.Recorder(folder, config.optim.steps)
+    recorder = Recorder(folder, config.optim.steps)
 
     def tell(event: Event) -> None:
         recorder(event)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lora_sd import config, events, run
+from lora_sd.recorder import Recorder
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +19,7 @@ HOSTILE = "cat ${document.body.id='broken'} {{x}} <img src=x onerror=alert(1)> C
 def interrupted(home: Path) -> Path:
     """A run whose trainer is gone, with a preview of a prompt that looks like code."""
     settings = config.changed(config.TrainConfig(), {"output.name": "tabby", "optim.steps": 100})
-    recorder = run.Recorder(run.create(settings), 100)
+    recorder = Recorder(run.create(settings), 100)
     recorder(events.Phase(status="training", text="Training"))
     for step in range(21):
         recorder(events.Step(step=step, total=100, loss=0.1 if step else None, held_out=0.09, seconds=0.5))
