@@ -11,12 +11,13 @@ import sys
 import urllib.error
 import urllib.request
 import webbrowser
-from ipaddress import ip_address
 
 from . import places
+from .addresses import is_local, url
 
 TITLE = "LoRA SD"
 HERE = "127.0.0.1"
+SHORTEST_PASSWORD = 8  # characters, where others can try
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -29,29 +30,37 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--listen", default=HERE, metavar="ADDRESS", help="let other computers in: 0.0.0.0; needs a password"
     )
     parser.add_argument(
-        "--share", action="store_true", help="a public address for three days; needs a password"
+        "--share", action="store_true", help="a public address for up to a week; needs a password"
     )
     parser.add_argument("--username", default="artist", help="with --password")
     parser.add_argument(
-        "--password", default=os.environ.get("LORA_SD_PASSWORD"), help="or set LORA_SD_PASSWORD"
+        "--password",
+        help="better set LORA_SD_PASSWORD: what is typed here, other users of this computer see in the list of programs",
     )
-    return parser.parse_args(given)
+    args = parser.parse_args(given)
+    if args.password is None:
+        args.password = os.environ.get("LORA_SD_PASSWORD") or None
+    return args
 
 
-def check_access(listen: str, share: bool, password: str | None) -> None:
-    """Refuse to be open to others without a password. Raises ValueError with the remedy."""
-    if (share or not is_local(listen)) and not password:
-        option = "--share" if share else f"--listen {listen}"
+def check_access(listen: str, share: bool, username: str, password: str | None) -> None:
+    """Refuse to be open to others without a password worth the name. Raises ValueError with the remedy."""
+    if password is not None and not (username.strip() and password.strip()):
         raise ValueError(
-            f"{option} lets other computers in, so it needs a password: add --password YOUR_PASSWORD, or set LORA_SD_PASSWORD."
+            "The user name or the password is empty; write at least one letter, or leave the option out."
         )
-
-
-def is_local(address: str) -> bool:
-    try:
-        return address == "localhost" or ip_address(address).is_loopback
-    except ValueError:
-        return False
+    if not (share or not is_local(listen)):
+        return
+    option = "--share" if share else f"--listen {listen}"
+    if password is None:
+        raise ValueError(
+            f"{option} lets other computers in, so it needs a password: set LORA_SD_PASSWORD, or add --password YOUR_PASSWORD."
+        )
+    if len(password) < SHORTEST_PASSWORD:
+        raise ValueError(
+            f"{option} lets other computers in, and a password of {len(password)} characters can be guessed; "
+            f"it needs {SHORTEST_PASSWORD} or more."
+        )
 
 
 def free_port(address: str, port: int) -> int | None:
@@ -78,11 +87,11 @@ def free_port(address: str, port: int) -> int | None:
         return probe.getsockname()[1]
 
 
-def is_ours(url: str) -> bool:
-    """Whether this program answers at `url` already."""
+def is_ours(address: str) -> bool:
+    """Whether this program answers there already."""
     try:
-        with urllib.request.urlopen(url, timeout=3) as page:
-            return f"<title>{TITLE}</title>" in page.read().decode("utf-8", "replace")
+        with urllib.request.urlopen(address, timeout=3) as page:
+            return page.headers.get("X-Program") == TITLE
     except (urllib.error.URLError, OSError):
         return False
 
@@ -90,13 +99,14 @@ def is_ours(url: str) -> bool:
 def main(given: list[str] | None = None) -> int:
     args = arguments(given)
     try:
-        check_access(args.listen, args.share, args.password)
+        check_access(args.listen, args.share, args.username, args.password)
         port = free_port(args.listen, args.port)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     if port is None:
         return already_there(args)
+    os.environ.pop("LORA_SD_PASSWORD", None)  # nothing started from here needs it
     places.tidy()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(places.uploads())
@@ -104,7 +114,7 @@ def main(given: list[str] | None = None) -> int:
     from . import pages
 
     gc.enable()
-    auth = (args.username, args.password) if args.password else None
+    auth = (args.username.strip(), args.password) if args.password else None
     open_to_others = args.share or not is_local(args.listen)
     pages.launch(
         pages.build(remote=open_to_others),
@@ -119,11 +129,11 @@ def main(given: list[str] | None = None) -> int:
 
 def already_there(args: argparse.Namespace) -> int:
     """The port is taken: by us, then show that page; or by another program."""
-    url = f"http://{HERE if args.listen == '0.0.0.0' else args.listen}:{args.port}/"
-    if is_ours(url):
-        print(f"Already running at {url}")
+    page = url(args.listen, args.port)
+    if is_ours(page):
+        print(f"Already running at {page}")
         if not args.no_browser:
-            webbrowser.open(url)
+            webbrowser.open(page)
         return 0
     print(
         f"Port {args.port} is used by another program; choose another one: --port {args.port + 1}.",

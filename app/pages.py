@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from lora_sd import run
 from lora_sd.models import find
@@ -24,6 +25,8 @@ from . import (
     watch_page,
     watch_view,
 )
+from .addresses import bracketed
+from .guard import Guard
 from .project import names, open_project
 from .theme import theme
 from .view import node
@@ -32,6 +35,7 @@ TITLE = "LoRA SD"
 TABS = ("make", "watch", "try")
 ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing leaves it: pictures, captions and
 results stay in its folders, and models are downloaded only when you ask for one."""
+LOGIN = "After five wrong passwords, wait a minute before the next."
 OPENED = "() => { window.pageIsOpen = true; }"  # until then the address is what was asked for, and must stay
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
@@ -225,12 +229,15 @@ def launch(
 ) -> None:
     """Serve the page until the program is ended."""
     gr.set_static_paths([places.thumbs(), places.pictures()])
+    guard = Middleware(Guard, listen=address, share=share)
     demo.launch(
-        server_name=address,
+        app_kwargs={"middleware": [guard], "openapi_url": None},
+        server_name=bracketed(address),
         server_port=port,
         inbrowser=browser,
         share=share,
         auth=auth,
+        auth_message=LOGIN,
         theme=theme(),
         css_paths=[view.STATIC / "app.css"],
         max_file_size="4gb",
@@ -238,4 +245,6 @@ def launch(
         run_history=False,
         footer_links=[],
         enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
     )
