@@ -16,7 +16,8 @@ OURS = {
     "lora_sd.__init__": "lora_sd",  # these three are the doors: they may open any room
     "lora_sd.__main__": "lora_sd",
     "lora_sd.worker": "lora_sd",
-    "lora_sd.config": "",
+    "lora_sd.config": "paths",
+    "lora_sd.paths": "",
     "lora_sd.events": "",
     "lora_sd.errors": "",
     "lora_sd.flags": "config",
@@ -27,23 +28,23 @@ OURS = {
     "lora_sd.footprint": "",
     "lora_sd.torch_build": "",
     "lora_sd.doctor": "hardware run torch_build",
-    "lora_sd.data": "data models remembered",
-    "lora_sd.data.captions": "",
+    "lora_sd.data": "data models paths remembered",
+    "lora_sd.data.captions": "paths",
     "lora_sd.data.buckets": "",
     "lora_sd.remembered": "",
     "lora_sd.data.store": "remembered",
-    "lora_sd.data.images": "data.buckets",
-    "lora_sd.data.folder": "data.captions data.images data.buckets",
-    "lora_sd.models": "models",
-    "lora_sd.models.find": "models.header run",  # for the folder of our own models
-    "lora_sd.lora": "lora models.family models.header remembered __version__",
+    "lora_sd.data.images": "data.buckets paths",
+    "lora_sd.data.folder": "data.captions data.images data.buckets paths",
+    "lora_sd.models": "models paths",
+    "lora_sd.models.find": "models.header models.safetensors_file paths run",  # for the folder of our own models
+    "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered __version__",
     "lora_sd.lora.layers": "lora.packed",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora",
     "lora_sd.training": "training data models lora sample config events errors run recorder lock hardware footprint",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
-    "app": "app config flags events run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "app": "app config flags events paths run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.

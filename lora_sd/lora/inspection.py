@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..models.header import WIDTHS, open_header
+from ..models.header import WIDTHS
+from ..models.safetensors_file import open_header
 
 TITLES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
 VERSIONS = {"sd_v1": "sd15", "sd_v2": "sd2", "sdxl": "sdxl"}  # how ss_base_model_version begins

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..run import home, write_text
-from .header import SUPPORTED, family_of_folder, identify, open_header, read_json
+from .header import SUPPORTED, family_of_folder, identify, read_json
+from .safetensors_file import open_header
 
 STARTER = Path(__file__).parent.parent / "starter" / "model"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/model

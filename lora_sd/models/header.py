@@ -1,18 +1,19 @@
 """What a model is, from its header alone: family, prediction type, and why it can't be taught if it can't. No torch.
 
-A safetensors file opens with 8 bytes of length and a JSON header of names, shapes and offsets: enough to tell the
-family by the width of the cross-attention, a LoRA, another architecture, or a file that was cut short.
+The names and shapes in a safetensors file are enough to tell the family by the width of the cross-attention, a LoRA, or
+another architecture.
 """
 
-import contextlib
 import json
-import os
+import math
 import re
 import statistics
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from ..paths import shown
+from .safetensors_file import LONGEST_HEADER, Contents, open_header
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and SDXL models can be taught here"
 
@@ -52,52 +53,6 @@ OTHER_KEYS = {
 }
 
 
-class Contents(NamedTuple):
-    """What a checkpoint tells without its weights being read."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    metadata: Mapping[str, str]
-    values: Callable[[str], list[float]]  # the few numbers of one small tensor
-
-
-@contextlib.contextmanager
-def open_header(path: Path) -> Iterator[Contents]:
-    """The header of a safetensors file. ValueError if it is none, or if the file is shorter than its header says."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > 100_000_000:
-            raise ValueError(f"{path.name} is not a safetensors file; download it again.")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise ValueError(
-                f"{path.name} is damaged or not a safetensors file ({size:,} bytes); download it again."
-            ) from error
-        metadata = header.pop("__metadata__", {})
-        whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if size < whole:
-            raise ValueError(
-                f"{path.name} is cut short: it has {size:,} of {whole:,} bytes; copy or download it again."
-            )
-
-        def values(key: str) -> list[float]:
-            begin, end = header[key]["data_offsets"]
-            file.seek(8 + length + begin)
-            return _numbers(file.read(end - begin), header[key]["dtype"])
-
-        shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
-        yield Contents(shapes, metadata, values)
-
-
-def _numbers(data: bytes, dtype: str) -> list[float]:
-    if dtype == "BF16":  # the upper half of a float32
-        data, dtype = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2)), "F32"
-    code, width = {"F16": ("e", 2), "F32": ("f", 4), "F64": ("d", 8), "I64": ("q", 8)}[dtype]
-    return list(struct.unpack(f"<{len(data) // width}{code}", data))
-
-
 def identify(contents: Contents) -> dict[str, Any]:
     """`problem`, "" if it can be taught; then also `kind`, `family`, `prediction` and `zero_snr`."""
     shapes = contents.shapes
@@ -115,7 +70,10 @@ def identify(contents: Contents) -> dict[str, Any]:
     if width not in WIDTHS:
         return {"problem": f"is not a model that this program knows; only {SUPPORTED}"}
     family = WIDTHS[width]
-    problem = _problem_of_channels(shapes[FIRST_CONV][1]) or _missing_part(shapes)
+    first = shapes.get(FIRST_CONV, ())
+    if len(first) != 4:
+        return {"problem": "is damaged: its U-Net has no first layer; download it again"}
+    problem = _problem_of_channels(first[1]) or _missing_part(shapes)
     prediction = _prediction(contents, family)
     return {
         "kind": "checkpoint",
@@ -128,18 +86,18 @@ def identify(contents: Contents) -> dict[str, Any]:
 
 def _cross_attention(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     for block in (1, 2, 4):  # SD 1.x and 2.x have it from the first level on, SDXL from the second
-        shape = shapes.get(f"{UNET}input_blocks.{block}{CROSS_ATTENTION}")
-        if shape:
+        shape = shapes.get(f"{UNET}input_blocks.{block}{CROSS_ATTENTION}", ())
+        if len(shape) == 2:
             return shape[1]
     return None
 
 
-def _problem_of_channels(channels: int) -> str:
+def _problem_of_channels(channels: Any) -> str:
     """Inpainting and editing models see more than the noisy latents."""
     if channels == 4:
         return ""
     kind = {9: "an inpainting model", 8: "an image-editing model"}.get(
-        channels, f"a {channels}-channel model"
+        channels if isinstance(channels, int) else None, f"a {shown(channels, 20)}-channel model"
     )
     return f"is {kind}; choose the plain model of the same family"
 
@@ -160,7 +118,8 @@ def _prediction(contents: Contents, family: str) -> str:
         return "v_prediction" if contents.metadata["modelspec.prediction_type"].startswith("v") else "epsilon"
     if family == "sd2" and LAST_NORM in contents.shapes:
         # The 768 models spread this bias wider than the 512 ones: ComfyUI's test, with its limit.
-        return "v_prediction" if statistics.pstdev(contents.values(LAST_NORM)) > 0.09 else "epsilon"
+        values = [value for value in contents.values(LAST_NORM) if math.isfinite(value)]
+        return "v_prediction" if values and statistics.pstdev(values) > 0.09 else "epsilon"
     return "epsilon"
 
 
@@ -189,20 +148,22 @@ def pipeline_problem(index: Mapping[str, Any]) -> str:
     """Why the pipeline of a model_index.json can't be taught; "" if it can."""
     kind, encoders = str(index.get("_class_name")), _encoders(index)
     if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img)?Pipeline", kind):
-        return f"is made for {kind}; only {SUPPORTED}"
+        return f"is made for {shown(kind)}; only {SUPPORTED}"
     if kind.startswith("StableDiffusionXL") != (len(encoders) == 2):
         return f"is a {kind} with {len(encoders)} text encoder(s); only {SUPPORTED}"
     return ""
 
 
 def _encoders(index: Mapping[str, Any]) -> list[str]:
-    return [name for name in ("text_encoder", "text_encoder_2") if (index.get(name) or [None])[0]]
+    """Those that are there: a part that is not is null, or [null, null]."""
+    return [
+        name for name in ("text_encoder", "text_encoder_2") if index.get(name) not in (None, [], [None, None])
+    ]
 
 
 def check_weights(folder: Path) -> None:
     """ValueError unless a component's folder has its config and whole weights."""
-    indexes = sorted(folder.glob("*.safetensors.index*.json"))
-    expected = {folder / name for file in indexes for name in read_json(file)["weight_map"].values()}
+    expected = {folder / name for file in sorted(folder.glob("*.index*.json")) for name in _shards(file)}
     weights = expected or {*folder.glob("*.safetensors"), *folder.glob("*.bin")}
     missing = [file.name for file in (folder / "config.json", *sorted(weights)) if not file.exists()]
     if missing or not weights:
@@ -215,8 +176,31 @@ def check_weights(folder: Path) -> None:
                 pass
 
 
+def _shards(index: Path) -> set[str]:
+    """The files that a table of weights names, all beside it."""
+    names = read_json(index).get("weight_map")
+    names = list(names.values()) if isinstance(names, dict) else [None]
+    for name in names:
+        if not isinstance(name, str) or re.search(r"[/\\:\0]|^\.*$", name):
+            raise ValueError(
+                f"{shown(index)} names {shown(name)!r} as a file of weights, which is none beside it; "
+                "download the model again, from someone you trust."
+            )
+    return set(names)
+
+
 def read_json(path: Path) -> dict[str, Any]:
+    """A table in a model's folder. ValueError where it is none."""
+    why = "it is no table"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read ({error}); download the model again.") from error
+        with open(path, "rb") as file:
+            text = file.read(LONGEST_HEADER + 1)
+        values = json.loads(text.decode()) if len(text) <= LONGEST_HEADER else None
+    except OSError as error:
+        why = error.strerror
+    except (ValueError, RecursionError):
+        why = "it is not JSON"
+    else:
+        if isinstance(values, dict):
+            return values
+    raise ValueError(f"{shown(path)} can't be read: {why}; download the model again.")

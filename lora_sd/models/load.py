@@ -25,7 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from . import find
 from .family import FAMILIES, Family, Models, Prediction, TextEncoder
-from .header import TEXT_ENCODERS, UNET, VAE, Contents, identify, open_header, read_json
+from .header import TEXT_ENCODERS, UNET, VAE, identify, read_json
+from .safetensors_file import Contents, open_header
 
 CONFIGS = Path(__file__).parent / "configs"
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # as safetensors calls them
