@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_sd.worker import Client
 
-from . import loras, places
+from . import loras, models, places
 
 Job = dict[str, Any]  # as lora_sd.worker takes it
 client = Client()  # the one drawing process of this program
@@ -19,12 +19,13 @@ def job(values: dict[str, Any], most_loras: int) -> Job:
     """The drawing job of the page's values. Raises ValueError for what can't be drawn."""
     if not values["prompt"].strip():
         raise ValueError("Write what the picture should show.")
+    base = models.base(values["base"])
     chosen = [(values[f"lora_{i}"], values[f"strength_{i}"]) for i in range(most_loras)]
     files = [[str(loras.file(lora)), strength] for lora, strength in chosen if lora]
     if len({path for path, _ in files}) < len(files):
         raise ValueError("The same LoRA is chosen twice; choose another, or set one of them to none.")
     return {
-        "base": values["base"],
+        "base": base.source,
         "loras": files,
         "prompt": values["prompt"].strip(),
         "negative": values["negative"].strip(),

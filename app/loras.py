@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_sd import run
 from lora_sd.lora.metadata import minimal
 
-from . import places, story
+from . import places, reach, story
 
 MOST_RUNS = 40
 
@@ -25,8 +25,12 @@ def menu() -> list[tuple[str, str]]:
         for found in story.runs()[:MOST_RUNS]
         for path in reversed(run.checkpoints(found.folder))
     ]
-    brought = sorted(folder().glob("*.safetensors")) if folder().is_dir() else []
-    return entries + [(path.stem, str(path)) for path in brought]
+    return entries + [(path.stem, str(path)) for path in brought()]
+
+
+def brought() -> list[Path]:
+    """The LoRAs that a person brought."""
+    return sorted(folder().glob("*.safetensors"))
 
 
 def step(path: Path) -> str:
@@ -46,7 +50,8 @@ def run_of(lora: str) -> Path | None:
     """The run that made it, where it is one of ours."""
     run_id, _, name = lora.partition("/")
     found = run.find(run_id)
-    return found if found and (found / "checkpoints" / name).is_file() else None
+    plain = Path(name).name == name  # no way out of the folder
+    return found if found and plain and (found / "checkpoints" / name).is_file() else None
 
 
 def file(lora: str) -> Path:
@@ -54,6 +59,8 @@ def file(lora: str) -> Path:
     if found := run_of(lora):
         return found / "checkpoints" / lora.partition("/")[2]
     path = Path(lora.strip().strip("\"'")).expanduser()
+    if path not in brought():
+        reach.not_in_menu(lora, "The LoRA")
     if path.suffix.lower() != ".safetensors":
         raise ValueError(
             f"{path.name or 'That'} is not a .safetensors file, the only kind that is safe to open."

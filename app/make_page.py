@@ -1,5 +1,6 @@
 """Make: pictures and a trigger word in, a plan with its reasons, and Start. Everything else is Advanced."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,9 @@ import gradio as gr
 
 from lora_sd import run
 
-from . import form, make_view, models, plan, sheet, story, view
+from . import form, make_view, models, plan, reach, sheet, story, view
 from .project import FIRST, Choices, Project, example, names, open_project
 from .sheet import Sheet
-from .uploads import local_folder
 from .view import node
 
 QUALITIES = {"Quick": "Quick · a first look", "Balanced": "Balanced", "Best": "Best · longest"}
@@ -80,7 +80,7 @@ def restated(page: Page, facts: Sheet) -> Updates:
         page.obstacle: node("p", obstacle, cls="obstacle") if obstacle else None,
         page.automatic: facts.automatic,
     }
-    if not obstacle or not facts.num_pictures:
+    with contextlib.suppress(ValueError):  # the obstacle tells it
         config = facts.config()
         updates |= {
             page.command: form.as_command(config),
@@ -102,7 +102,7 @@ def opened(page: Page, project: Project) -> Updates:
         facts = sheet.fill(project, project.choices())
     except ValueError as error:  # its model is gone: propose another and say why
         choices = project.choices()
-        gr.Warning(str(error))
+        view.warn(str(error))
         facts = sheet.fill(
             project, Choices(choices.trigger, choices.kind, choices.quality, None, choices.changes)
         )
@@ -171,9 +171,9 @@ def add_files(page: Page, values: Mapping[str, Any]) -> Updates:
 
 def add_folder(page: Page, values: Mapping[str, Any]) -> Updates:
     try:
-        return _added(page, [local_folder(values["folder"])], values)
+        return _added(page, [reach.folder(values["folder"])], values)
     except ValueError as error:
-        gr.Warning(str(error))
+        view.warn(str(error))
         return {}
 
 
@@ -181,7 +181,7 @@ def _added(page: Page, paths: list[Path], values: Mapping[str, Any]) -> Updates:
     project = open_project(values["project"])
     added = project.add(paths)
     if not added.pictures and not added.skipped:
-        gr.Warning("There are no pictures in it.")
+        view.warn("There are no pictures in it.")
     project.choose(chosen(values)[1])
     return opened(page, project)
 
@@ -196,7 +196,7 @@ def begin_download(name: str | None) -> None:
     try:
         models.current.start(name or "")
     except ValueError as error:
-        gr.Warning(str(error))
+        view.warn(str(error))
 
 
 _one_at_a_time = threading.Lock()  # two tabs may press Start in the same moment
@@ -364,5 +364,5 @@ def wire(page: Page) -> None:
     page.use_example.click(lambda: opened(page, example()), **waiting)
     page.clear.click(lambda **values: clear(page, values), inputs_kwargs=page.inputs(), **waiting)
 
-    page.download.click(begin_download, page.offer, api_visibility="private", queue=False)
+    page.download.click(begin_download, page.offer, api_visibility="private", show_progress="hidden")
     page.cancel_download.click(models.current.cancel, api_visibility="private", queue=False)

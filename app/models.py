@@ -7,6 +7,7 @@ from typing import Any
 from lora_sd.models import download, find
 from lora_sd.models.find import Found
 
+from . import reach
 from .plan import Base
 
 FAMILIES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
@@ -41,6 +42,7 @@ def base(source: str) -> Base:
     for known in bases():
         if known.source == source:
             return known
+    reach.not_in_menu(source, "The base model")
     found = find.describe(source)
     return Base(source, found.title, found.family)
 
@@ -67,7 +69,7 @@ class Download:
             raise ValueError(f"{self.name} is being downloaded; wait for it or cancel it.")
         if not name.strip():
             raise ValueError("Choose a model, or write its Hugging Face name, like owner/model.")
-        self.name, self.done, self.total, self.error = name.strip(), 0, 0, ""
+        self.name, self.done, self.total, self.error = reach.hub_name(name).strip(), 0, 0, ""
         self.running, self.stop = True, False
         threading.Thread(target=self._work, daemon=True).start()
 

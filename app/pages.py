@@ -18,6 +18,7 @@ from . import (
     make_view,
     models,
     places,
+    reach,
     story,
     try_page,
     try_view,
@@ -107,7 +108,7 @@ def answered(pages: Pages, click: Mapping[str, str]) -> Updates:
 
 def resumed(pages: Pages, folder: Path) -> Updates:
     if busy := story.active():
-        gr.Warning(f"{busy.name} is still training; stop it first, or wait until it is done.")
+        view.warn(f"{busy.name} is still training; stop it first, or wait until it is done.")
         return {}
     return trained(pages, folder)
 
@@ -166,6 +167,7 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
 
 def build(*, remote: bool = False) -> gr.Blocks:
     """The page; `remote` when other computers can reach it."""
+    reach.confined = remote
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         status = bar.component()
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -181,6 +183,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
         make_page.wire(make)
         try_page.wire(attempt)
         wire(demo, Pages(tabs, status, make, watching, attempt))
+    view.tell_errors_as_text(demo)
     return demo
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from lora_sd import hardware
 from lora_sd.config import TrainConfig
 
-from . import form, models, plan
+from . import form, models, plan, reach
 from .plan import Base, Machine
 from .project import Choices, Project
 
@@ -49,7 +49,9 @@ class Sheet:
             "data.trigger": self.trigger.strip(),
             "output.name": self.project.name,
         }
-        return form.config({**self.settings, **named})
+        config = form.config({**self.settings, **named})
+        reach.check(config)
+        return config
 
     def obstacle(self) -> str:
         """Why training can't start, or nothing."""

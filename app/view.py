@@ -4,6 +4,10 @@ Gradio renders HTML through JavaScript templates, which would run a caption or f
 word of a person's goes into the page as text, never as markup; an update changes only the nodes that differ.
 """
 
+import functools
+import html
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,6 +44,41 @@ def bar(share: float, label: str) -> Node:
 def url(path: Path) -> str:
     """Where the browser finds a picture of one of the served folders."""
     return "gradio_api/file=" + quote(path.as_posix())
+
+
+def warn(text: str) -> None:
+    """A note that comes up for some seconds. Gradio would show it as HTML, and shows none of a handler without a queue."""
+    gr.Warning(html.escape(text))
+
+
+def tell_errors_as_text(demo: gr.Blocks) -> None:
+    """What a handler raises comes up as text, too."""
+    for handler in demo.fns.values():
+        if handler.fn:
+            handler.fn = _telling(handler.fn)
+
+
+def _telling(handle: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(handle)
+    def once(*args: Any, **values: Any) -> Any:
+        try:
+            return handle(*args, **values)
+        except Exception as error:
+            raise _as_text(error) from error
+
+    @functools.wraps(handle)
+    def in_parts(*args: Any, **values: Any) -> Iterator[Any]:
+        try:
+            yield from handle(*args, **values)
+        except Exception as error:
+            raise _as_text(error) from error
+
+    return in_parts if inspect.isgeneratorfunction(handle) else once
+
+
+def _as_text(error: Exception) -> gr.Error:
+    """The sentence of a ValueError is for a person; of anything else the log keeps where it happened."""
+    return gr.Error(html.escape(str(error)), print_exception=not isinstance(error, ValueError))
 
 
 def component(elem_id: str, value: Node | None = None, **options: Any) -> gr.HTML:
