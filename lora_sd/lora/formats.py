@@ -6,7 +6,6 @@ writing is atomic, and what was written is read back and compared before it take
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from ..models.family import Family, Models
+from ..paths import shown
 from .inspection import Header, foreign_kinds, read_header, text_width
 from .layers import Pair, adapters, named_layers
 from .metadata import Training, build, model_hashes, most_usual
 from .names import Layout, spellings, written_keys
+from .peft_config import PeftConfig
+
+WEIGHTS = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.float8_e4m3fn, torch.float8_e5m2),
+)  # number formats of a LoRA
+
+
+class TooLarge(ValueError):
+    """Weights are beyond what fp16 can hold."""
 
 
 class LoraFile(NamedTuple):
@@ -35,18 +45,20 @@ def load(path: str | Path, parts: Mapping[str, nn.Module], family: Family) -> Lo
     header = read_header(path)
     if kinds := foreign_kinds(header):
         raise ValueError(
-            f"{path.name} is not a plain LoRA but has parts of {' and '.join(kinds)}; these can't be loaded."
+            f"{shown(path.name)} is not a plain LoRA but has parts of {' and '.join(kinds)}; these can't be loaded."
         )
     layers = named_layers(parts)
     _check_base(path, header, layers, family)
-    file = _read(safetensors.torch.load_file(path), header.metadata, layers, family)
+    file = _read(path, header.metadata, layers, family)
     if not file.pairs:
         raise ValueError(
-            f"{path.name} holds no LoRA for {family.title}: none of its {len(file.unused)} tensors has a place there."
+            f"{shown(path.name)} holds no LoRA for {family.title}: none of its {len(file.unused)} tensors has a place there."
         )
     pairs = {name: _fit(path, name, pair, layers[name].weight) for name, pair in file.pairs.items()}
     if name := _not_finite(pairs):
-        raise ValueError(f"{path.name} is damaged: the weights of {name} are not finite numbers.")
+        raise ValueError(
+            f"{shown(path.name)} is damaged: the weights of {name} are not finite numbers; use another copy or checkpoint."
+        )
     return file._replace(pairs=pairs)
 
 
@@ -55,15 +67,13 @@ def _check_base(path: Path, header: Header, layers: Mapping[str, nn.Module], fam
     widths = {layer.weight.shape[1] for name, layer in layers.items() if name.endswith(".attn2.to_k")}
     if width and width not in widths:
         raise ValueError(
-            f"{path.name} was made for another base model: it takes text states of width {width}, "
+            f"{shown(path.name)} was made for another base model: it takes text states of width {width}, "
             f"and this {family.title} model has {max(widths)}. Choose the base model it was trained on."
         )
 
 
-def _read(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], names: Iterable[str], family: Family
-) -> LoraFile:
-    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+def _read(path: Path, metadata: Mapping[str, str], names: Iterable[str], family: Family) -> LoraFile:
+    tensors, config = safetensors.torch.load_file(path), PeftConfig(path, metadata)
     pairs: dict[str, Pair] = {}
     used: set[str] = set()
     layout = "unknown"
@@ -71,35 +81,31 @@ def _read(
         keys = next((k for k in spellings(name, family) if k.down in tensors and k.up in tensors), None)
         if keys is None:
             continue
-        down, up = tensors[keys.down], tensors[keys.up]
-        alpha = tensors.get(keys.alpha, _config_alpha(config, name, down.shape[0]))
-        pairs[name] = Pair(down.float(), up.float(), float(alpha))
+        down, up = _number(path, keys.down, tensors), _number(path, keys.up, tensors)
+        alpha = tensors[keys.alpha] if keys.alpha in tensors else config.alpha(name, down.shape[0])
+        pairs[name] = Pair(down, up, float(alpha))
         used.update(keys[1:])
         layout = keys.layout
     return LoraFile(pairs, dict(metadata), layout, sorted(tensors.keys() - used))
 
 
-def _config_alpha(config: Mapping[str, Any], layer: str, rank: int) -> float:
-    """alpha from PEFT's config in the header, as in files whose `up` is not folded; the rank where there is none."""
-    part, path = layer.split(".", 1)
-
-    def get(field: str, default: Any) -> Any:
-        return config.get(f"{part}.{field}", default)
-
-    alpha = get("lora_alpha", rank)
-    for pattern, value in get("alpha_pattern", {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):  # PEFT's own rule
-            alpha = value
-    return alpha * rank**0.5 if get("use_rslora", False) else alpha  # alpha/√r, arXiv:2312.03732
+def _number(path: Path, key: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The tensor in fp32."""
+    if tensors[key].dtype not in WEIGHTS:
+        raise ValueError(
+            f"{shown(path.name)} can't be loaded: {key} is stored as {str(tensors[key].dtype).removeprefix('torch.')}; "
+            "convert the file to fp16."
+        )
+    return tensors[key].float()
 
 
 def _fit(path: Path, name: str, pair: Pair, weight: Tensor) -> Pair:
     """The pair in the layer's own number of dimensions: SD 2 projections are 2-D in some files and 4-D in others."""
     rank, (out, *inputs) = pair.rank, weight.shape
-    shapes = (pair.down.reshape(rank, -1).shape[1], tuple(pair.up.reshape(-1, rank).shape))
-    if shapes != (weight[0].numel(), (out, rank)):
+    fits = pair.down.numel() == rank * weight[0].numel() and pair.up.numel() == out * rank
+    if not fits or pair.up.shape[:2] != (out, rank):
         raise ValueError(
-            f"{path.name} does not fit this model: {name} is {tuple(weight.shape)} here, and the file has "
+            f"{shown(path.name)} does not fit this model: {name} is {tuple(weight.shape)} here, and the file has "
             f"{tuple(pair.down.shape)} and {tuple(pair.up.shape)} for it. Choose the base model it was trained on."
         )
     return Pair(
@@ -132,7 +138,7 @@ def save(
         )
     stored = _stored(pairs, layout, dtype)
     if name := _not_finite(stored):
-        raise ValueError(
+        raise TooLarge(
             f"{path.name} was not saved: the weights of {name} are too large for fp16; use bf16 or fp32."
         )
     data = _container(_tensors(stored, family, layout), metadata)
@@ -214,7 +220,7 @@ def _place(path: Path, data: bytes, stored: Mapping[str, Pair], family: Family) 
 
 
 def _holds(path: Path, stored: Mapping[str, Pair], family: Family) -> bool:
-    file = _read(safetensors.torch.load_file(path), read_header(path).metadata, stored, family)
+    file = _read(path, read_header(path).metadata, stored, family)
     same_names = file.pairs.keys() == stored.keys() and not file.unused
     return same_names and all(_equal(stored[name], pair) for name, pair in file.pairs.items())
 

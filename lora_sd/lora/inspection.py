@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..models.header import WIDTHS
-from ..models.safetensors_file import open_header
+from ..models.safetensors_file import Contents, open_header
+from ..paths import shown, typed
 
 TITLES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
 VERSIONS = {"sd_v1": "sd15", "sd_v2": "sd2", "sdxl": "sdxl"}  # how ss_base_model_version begins
@@ -26,6 +27,9 @@ PARTS = {
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.": "text_encoder",
 }  # what a key begins with; all else is the U-Net
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+MOST_ALPHA = 1_000_000  # those in use are below a few thousand
 
 FOREIGN = {  # kinds of adapter that are not a plain LoRA, by what their keys end in
     "LoCon with Tucker decomposition": ("lora_mid.weight",),
@@ -66,13 +70,41 @@ class Header(NamedTuple):
 
 
 def read_header(path: str | Path) -> Header:
-    """Names, shapes, metadata and alphas; ValueError with one sentence for a file that has none or is cut short."""
-    path = Path(path)
+    """Names, shapes, metadata and alphas, checked: `down` tensors have a rank, alphas are numbers above 0.
+
+    ValueError with one sentence for a file of another kind, one cut short, or one with impossible tensors.
+    """
+    path = typed(str(path), "The LoRA")
     if not path.is_file():
-        raise ValueError(f"There is no file at {path}; check the name.")
+        raise ValueError(f"There is no file at {shown(path)}; check the name.")
+    if path.suffix.lower() in PICKLES:
+        raise ValueError(
+            f"{shown(path.name)} may hold program code and was not opened; use the .safetensors version of this LoRA."
+        )
     with open_header(path) as contents:
-        alphas = {key: contents.values(key)[0] for key in contents.shapes if key.endswith(".alpha")}
+        for key, shape in contents.shapes.items():
+            if key.endswith(tuple(LAYOUTS)) and (len(shape) < 2 or 0 in shape):
+                raise ValueError(
+                    f"{shown(path.name)} is damaged: {shown(key)!r} has the shape {shape}, which no LoRA has; "
+                    "download it again."
+                )
+        alphas = {key: _alpha(path, contents, key) for key in contents.shapes if key.endswith(".alpha")}
         return Header(contents.shapes, contents.metadata, alphas)
+
+
+def _alpha(path: Path, contents: Contents, key: str) -> float:
+    values = contents.values(key)
+    if len(values) != 1 or not is_alpha(values[0]):
+        told = values[0] if len(values) == 1 else f"{len(values)} numbers"
+        raise ValueError(
+            f"{shown(path.name)} is damaged: {shown(key)!r} is {told}; it must be one number above 0, at most "
+            f"{MOST_ALPHA:,}. Download it again."
+        )
+    return values[0]
+
+
+def is_alpha(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value <= MOST_ALPHA  # NaN is neither
 
 
 def foreign_kinds(header: Header) -> list[str]:
@@ -131,7 +163,10 @@ class Inspection:
             "alpha / rank": _table(self.strengths),
             **self.settings,
         }
-        return [self.path.name, *(f"  {name:24} {fact}" for name, fact in facts.items() if fact)]
+        return [
+            shown(self.path.name),
+            *(f"  {name:24} {shown(fact, 1000)}" for name, fact in facts.items() if fact),
+        ]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -146,13 +181,12 @@ def _table(counts: Mapping[float, int]) -> str:
 
 def inspect(path: str | Path) -> Inspection:
     """Kind, base model, ranks, trigger word and training settings of a LoRA file; ValueError if it is not one."""
-    path = Path(path)
-    header = read_header(path)
+    path, header = Path(path), read_header(path)
     layout, modules = _modules(header)
     kinds = (["LoRA"] if modules else []) + foreign_kinds(header)
     if not kinds:
         raise ValueError(
-            f"{path.name} is not a LoRA file: none of its {len(header.shapes)} tensors belongs to one."
+            f"{shown(path.name)} is not a LoRA file: none of its {len(header.shapes)} tensors belongs to one."
         )
     metadata = header.metadata
     return Inspection(
@@ -191,7 +225,8 @@ def _family(header: Header) -> str | None:
     """By the width of the text states; where that is no public model's, by what the header says."""
     version = header.metadata.get("ss_base_model_version", "")
     told = next((family for start, family in VERSIONS.items() if version.startswith(start)), None)
-    return WIDTHS.get(text_width(header) or 0) or header.metadata.get("lora_sd.family") or told
+    ours = header.metadata.get("lora_sd.family")
+    return WIDTHS.get(text_width(header) or 0) or (ours if ours in TITLES else told)
 
 
 def _told(metadata: Mapping[str, str], key: str) -> str:

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..paths import shown, typed
 from ..run import home, write_text
-from .header import SUPPORTED, family_of_folder, identify, read_json
+from .header import SUPPORTED, family_of_folder, identify, prediction_of, read_json
 from .safetensors_file import open_header
 
 STARTER = Path(__file__).parent.parent / "starter" / "model"
@@ -48,7 +49,7 @@ def locate(source: str) -> Path:
     """The file or folder that `source` names on this computer."""
     if source == "starter":
         return STARTER
-    path = Path(source).expanduser()
+    path = typed(source, "The base model")
     if path.exists():
         return path
     if HUB_NAME.fullmatch(source):
@@ -63,7 +64,7 @@ def locate(source: str) -> Path:
             f"to download it from Hugging Face: python -m lora_sd download {source}"
         )
     raise ValueError(
-        f"There is no model at {source}; give a .safetensors file, a diffusers folder, "
+        f"There is no model at {shown(source)}; give a .safetensors file, a diffusers folder, "
         "a Hugging Face name like owner/model, or 'starter'."
     )
 
@@ -78,7 +79,11 @@ def look(path: Path, *, source: str = "", where: str = "") -> Found:
     if path.is_dir():
         return _look_at_folder(path, source or str(path), where or _whose(path))
     size = path.stat().st_size
-    if path.suffix == ".safetensors":
+    if not path.is_file():  # reading a pipe would wait without end
+        known = {
+            "problem": "is not a file that can be read; choose a .safetensors file or a diffusers folder"
+        }
+    elif path.suffix == ".safetensors":
         with open_header(path) as contents:
             known = identify(contents)
     elif path.suffix in (".ckpt", ".pt", ".pth"):
@@ -98,12 +103,12 @@ def look(path: Path, *, source: str = "", where: str = "") -> Found:
 def _look_at_folder(path: Path, source: str, where: str) -> Found:
     if not (path / "model_index.json").is_file():
         raise ValueError(
-            f"{path} is not a diffusers model: it has no model_index.json; choose the folder that has one."
+            f"{shown(path)} is not a diffusers model: it has no model_index.json; choose the folder that has one."
         )
     index = read_json(path / "model_index.json")
     family, problem = family_of_folder(path, index)
     scheduler = path / "scheduler" / "scheduler_config.json"
-    prediction = read_json(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else None
+    prediction = prediction_of(read_json(scheduler)) if scheduler.is_file() else None
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Found(
         source=source,
@@ -204,13 +209,18 @@ def _parents() -> list[Path]:
 
 
 def _models_in(folder: Path) -> Iterator[Path]:
-    """Checkpoint files and diffusers folders at or below `folder`; not the parts of those folders."""
+    """Checkpoint files and diffusers folders at or below `folder`, each folder once; not the parts of those folders."""
+    seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        if "model_index.json" in files:
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+        elif "model_index.json" in files:
             folders.clear()
             yield Path(parent)
         else:
             yield from (Path(parent, name) for name in files if name.endswith(".safetensors"))
+        seen.add(real)
 
 
 def hub_cache() -> Path:
@@ -258,16 +268,18 @@ class _Index:
         self.file = home() / "cache" / "models.json"
         self.old: dict[str, Any] = {}
         self.new: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             self.old = json.loads(self.file.read_text(encoding="utf-8"))
 
     def look(self, path: Path, source: str, where: str) -> Found:
         stamp = _stamp(path)
-        remembered = self.old.get(str(path), {})
-        if remembered.get("stamp") == stamp:
-            found = Found(**{**remembered["found"], "path": path, "source": source, "where": where})
-        else:
-            found = _look_or_say(path, source, where)
+        try:
+            remembered = self.old[str(path)]
+            known = remembered["found"] if remembered["stamp"] == stamp else None
+            found = known and Found(**{**known, "path": path, "source": source, "where": where})
+        except (KeyError, TypeError, IndexError):  # new, or the memory is damaged
+            found = None
+        found = found or _look_or_say(path, source, where)
         self.new[str(path)] = {"stamp": stamp, "found": {**asdict(found), "path": str(path)}}
         return found
 

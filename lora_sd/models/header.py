@@ -144,6 +144,23 @@ def family_of_folder(path: Path, index: Mapping[str, Any]) -> tuple[str | None, 
     return family, _problem_of_channels(read_json(path / "unet" / "config.json").get("in_channels", 4))
 
 
+def prediction_of(scheduler: Mapping[str, Any]) -> str:
+    """ε or v, as the config of a folder's scheduler says; ValueError for one that can't be a diffusion of 2 to 10,000 steps."""
+    prediction, steps = (
+        scheduler.get("prediction_type", "epsilon"),
+        scheduler.get("num_train_timesteps", 1000),
+    )
+    if prediction not in ("epsilon", "v_prediction"):
+        raise ValueError(
+            f"This model predicts {shown(prediction)!r}; only models that predict epsilon or v_prediction can be taught here."
+        )
+    if type(steps) is not int or not 2 <= steps <= 10_000:
+        raise ValueError(
+            f"The model's scheduler has {shown(steps, 20)} timesteps; it must be 2 to 10,000: download the model again."
+        )
+    return prediction
+
+
 def pipeline_problem(index: Mapping[str, Any]) -> str:
     """Why the pipeline of a model_index.json can't be taught; "" if it can."""
     kind, encoders = str(index.get("_class_name")), _encoders(index)
