@@ -33,6 +33,7 @@ from .events import Event
 Command = Literal["stop", "pause", "preview", "save"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
 ACTIVE = ("starting", "caching", "training")
+SECRETS = ("LORA_SD_PASSWORD", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")  # variables
 CHILD = "LORA_SD_CHILD"  # set in the environment of a trainer that `start` made
 
 
@@ -115,8 +116,8 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 def child_environment() -> dict[str, str]:
-    """What a process of ours is given of this one's environment: not the password of the page."""
-    return {name: v for name, v in os.environ.items() if name != "LORA_SD_PASSWORD"} | {"PYTHONUTF8": "1"}
+    """What a process of ours is given of this one's environment: no secrets; it lets nobody in and downloads nothing."""
+    return {name: v for name, v in os.environ.items() if name not in SECRETS} | {"PYTHONUTF8": "1"}
 
 
 def command(folder: Path, name: Command) -> None:

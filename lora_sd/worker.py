@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import errors
-from .run import home
+from .run import child_environment, home
 
 Message = dict[str, Any]
 LAST = ("done", "failed", "cancelled")  # the kinds that end a job
@@ -85,7 +85,7 @@ class Client:
                     text=True,
                     encoding="utf-8",
                     bufsize=1,
-                    env={**os.environ, "PYTHONUTF8": "1"},
+                    env=child_environment(),
                 )
         return self.process
 

@@ -153,3 +153,12 @@ def test_a_write_that_fails_leaves_the_old_file(folder, monkeypatch):
     with pytest.raises(OSError):
         run.write_text(folder / "state.json", "new")
     assert (folder / "state.json").read_text() == before
+
+
+def test_a_process_of_ours_is_given_no_secrets(monkeypatch):
+    monkeypatch.setenv("LORA_SD_PASSWORD", "correct horse")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    given = run.child_environment()
+    assert given["CUDA_VISIBLE_DEVICES"] == "0" and given["PYTHONUTF8"] == "1"
+    assert not {"correct horse", "hf_secret"} & {*given.values()}
