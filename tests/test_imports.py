@@ -23,6 +23,8 @@ OURS = {
     "lora_sd.flags": "config",
     "lora_sd.run": "config events lock",
     "lora_sd.lock": "",
+    "lora_sd.queue": "config lock run",
+    "lora_sd.queue_command": "config flags queue run",
     "lora_sd.recorder": "run events",
     "lora_sd.hardware": "",
     "lora_sd.footprint": "",
@@ -60,7 +62,7 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.config lora_sd.events lora_sd.run lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
+    "lora_sd lora_sd.__main__ lora_sd.config lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
     "lora_sd.models.download lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()
