@@ -17,8 +17,10 @@ class Remembered(Generic[T]):
     def __init__(self, memory: Path, compute: Callable[[Path], T]):
         self.memory, self.compute = memory, compute
         self.known: dict[str, T] = {}
-        with contextlib.suppress(OSError, ValueError):  # it is only a memory: without it files are read again
-            self.known = json.loads(memory.read_text(encoding="utf-8"))
+        # it is only a memory: without it files are read again
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            known = json.loads(memory.read_text(encoding="utf-8"))
+            self.known = known if isinstance(known, dict) else {}
         self.saved = len(self.known)
 
     def __getitem__(self, path: Path) -> T:

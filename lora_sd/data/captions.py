@@ -11,8 +11,13 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from ..paths import shown
+
 SUFFIXES = (".txt", ".caption", ".json")
 KEYS = ("caption", "text", "prompt", "description", "tags")  # of a JSON caption, the first one that is there
+MOST_BYTES = {".jsonl": 50_000_000}  # of a caption file, by its suffix
+MOST = 1_000_000  # of any other; a text encoder reads some hundred
+NO_WORDS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 NAME_KEYS = ("file_name", "file", "image")  # of a line of metadata.jsonl
 
 
@@ -62,13 +67,22 @@ def read(path: Path) -> tuple[str | None, str | None]:
         return _one_line(text), guessed
     try:
         return from_json(json.loads(text)), guessed
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name} is not valid JSON ({error}); mend it or remove it.") from error
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"{shown(path.name)} is not valid JSON{where}; mend it or remove it.") from error
 
 
 def decoded(path: Path) -> tuple[str, str | None]:
     """The text of a file in UTF-8 or marked UTF-16; else in Windows-1252 or Latin-1, which is told as it is a guess."""
-    data = path.read_bytes()
+    limit = MOST_BYTES.get(path.suffix.lower(), MOST)
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ValueError(f"{shown(path.name)} is not a file, so it can't be a caption; remove it.")
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(
+            f"{shown(path.name)} is {path.stat().st_size:,} bytes, too long for a caption; shorten it or remove it."
+        )
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace"), None
     for encoding, guessed in (("utf-8-sig", None), ("cp1252", "Windows-1252")):
@@ -99,15 +113,17 @@ def read_metadata(path: Path) -> tuple[dict[str, str], str | None]:
     """Captions of a metadata.jsonl by `name_of` the picture: each line has a `file_name` and a `text` or `caption`."""
     text, guessed = decoded(path)
     found = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(
+        text.split("\n"), start=1
+    ):  # JSON may have other ends of lines inside its texts
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
             name = next(entry[key] for key in NAME_KEYS if key in entry).replace("\\", "/")
-        except (json.JSONDecodeError, StopIteration, TypeError, AttributeError) as error:
+        except (ValueError, StopIteration, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f'{path.name}, line {number}, is not an object with a "file_name"; mend that line or remove the file.'
+                f'{shown(path.name)}, line {number}, is not an object with a "file_name"; mend that line or remove the file.'
             ) from error
         if (caption := from_json(entry)) is not None:
             found[name_of(path.parent / name)] = caption
@@ -120,4 +136,5 @@ def name_of(path: Path) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Words with a space between them, without signs that no one sees: control codes, turns of direction, halves of pairs."""
+    return " ".join(NO_WORDS.sub("", text).split())

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..paths import is_text, shown, typed
 from . import captions as cap
 from . import images
 from .buckets import Size, listed
@@ -89,24 +90,28 @@ def _resolved(folder: str | Path) -> Path:
         return _starter_set(str(folder).removeprefix("starter:"))
     if not str(folder).strip():
         raise ValueError("No folder of pictures was given; set data.images to one.")
-    root = Path(folder).expanduser()
+    root = typed(str(folder), "The folder of pictures")
+    if not is_text(root):
+        raise ValueError(f"The name of the folder {shown(root)} is not UTF-8; rename it.")
     if root.is_file():
         raise ValueError(
             f"{root} is a file; give the folder that your pictures are in (unpack a .zip first)."
         )
     if not root.is_dir():
-        raise ValueError(f"There is no folder at {root}; check its spelling.")
+        raise ValueError(f"There is no folder at {shown(root)}; check its spelling.")
     return root
 
 
 def _starter_set(name: str) -> Path:
-    folder = STARTER_SETS / name
-    if name.count("/") == 0:
-        folder /= "train"
-    if not folder.is_dir():
-        known = sorted(f"starter:{path.name}" for path in STARTER_SETS.iterdir() if path.is_dir())
-        raise ValueError(f"There is no set of pictures named starter:{name}; there is {listed(known)}.")
-    return folder
+    sets = {path.name: path for path in STARTER_SETS.iterdir() if path.is_dir()}
+    chosen, _, part = name.partition("/")
+    parts = {path.name: path for path in sets[chosen].iterdir()} if chosen in sets else {}
+    if (part or "train") not in parts:
+        known = sorted(f"starter:{path}" for path in sets)
+        raise ValueError(
+            f"There is no set of pictures named starter:{shown(name)}; there is {listed(known)}."
+        )
+    return parts[part or "train"]
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -129,6 +134,8 @@ def _is_picture(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
+        if not path.is_file():  # a pipe would be waited for without end
+            return False
         with open(path, "rb") as file:
             return SIGNATURE.match(file.read(12)) is not None
     except OSError:
@@ -148,9 +155,9 @@ def _repeats(root: Path, pictures: list[Path]) -> tuple[dict[Path, int], list[st
         if found[path] != 1:
             numbered.setdefault(name, []).append(found[path])
     notes = [
-        f"Pictures in {name} ({len(times)}) count {times[0]} times each."
+        f"Pictures in {shown(name)} ({len(times)}) count {times[0]} times each."
         if times[0]
-        else f"Pictures in {name} ({len(times)}) are left out, as its name says."
+        else f"Pictures in {shown(name)} ({len(times)}) are left out, as its name says."
         for name, times in numbered.items()
     ]
     return found, notes
@@ -159,7 +166,7 @@ def _repeats(root: Path, pictures: list[Path]) -> tuple[dict[Path, int], list[st
 def _nothing(root: Path, files: list[Path]) -> str:
     if not files:
         return f"The folder {root} is empty; put your pictures in it."
-    return f"The folder {root} has no pictures, only {listed([path.name for path in files])}; PNG, JPEG and WebP are read."
+    return f"The folder {root} has no pictures, only {listed([shown(path.name) for path in files])}; PNG, JPEG and WebP are read."
 
 
 def _checked(pictures: list[Path]) -> tuple[dict[Path, Size], list[tuple[Path, str]]]:
@@ -177,6 +184,8 @@ def _checked(pictures: list[Path]) -> tuple[dict[Path, Size], list[tuple[Path, s
 
 
 def _check(path: Path) -> Size | str:
+    if not is_text(path):  # what is written of it, in events and in the header of a LoRA, is UTF-8
+        return f"The name of {shown(path.name)} is not UTF-8; rename it."
     try:
         stat = path.stat()
         return _check_once(path, stat.st_size, stat.st_mtime_ns)
@@ -211,10 +220,10 @@ def _captions(files: list[Path], pictures: dict[Path, Size]) -> tuple[dict[Path,
     metadata = {name: caption for captions, _ in read.values() for name, caption in captions.items()}
 
     texts: dict[Path, str | None] = {}
-    guesses = {path.name: guessed for path, (_, guessed) in read.items()}
+    guesses = {shown(path.name): guessed for path, (_, guessed) in read.items()}
     for path in pictures:
         if source := cap.beside(path, by_folder[path.parent]):
-            texts[path], guesses[source.name] = cap.read(source)
+            texts[path], guesses[shown(source.name)] = cap.read(source)
         if texts.get(path) is None:
             texts[path] = metadata.get(cap.name_of(path))
     return {path: text for path, text in texts.items() if text is not None}, _encodings(guesses)
@@ -230,7 +239,7 @@ def _encodings(guesses: dict[str, str | None]) -> list[str]:
 
 def _completeness(root: Path, pictures: list[Path], texts: dict[Path, str], trigger: str) -> list[str]:
     """A note where captions are missing and the trigger word stands in; ValueError where there is none."""
-    missing = [path.relative_to(root).as_posix() for path in pictures if path not in texts]
+    missing = [shown(path.relative_to(root).as_posix()) for path in pictures if path not in texts]
     if not missing:
         return []
     counted = f"{len(pictures) - len(missing)} of {len(pictures)} pictures have captions; missing: {listed(missing)}."
