@@ -16,9 +16,21 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from .paths import shown, typed
+
 RENAMED: dict[str, str] = {}  # old dotted name -> new one; fails with the new name, translated on resume
 
-EVERY = re.compile(r"^(\d+|\d+(\.\d+)?\s*%|\d+(\.\d+)?\s*epochs?|off)$")
+EVERY = re.compile(r"^(\d{1,9}|\d{1,9}(\.\d{1,9})?\s*%|\d{1,9}(\.\d{1,9})?\s*epochs?|off)$")
+PATHS = (
+    "model.base",
+    "data.images",
+    "validate.images",
+    "lora.start",
+    "output.dir",
+)  # settings that name a place
+MOST_BYTES = 200_000  # of a settings file; they are a few thousand
+MOST_RANK = 1024
+WINDOWS = r"write a Windows path in single quotes, 'C:\new', or with forward slashes, C:/new"
 
 
 def _every(value: int | str) -> int | str:
@@ -27,7 +39,25 @@ def _every(value: int | str) -> int | str:
     return int(value) if str(value).strip().isdecimal() else value
 
 
+MINUTES = re.compile(r"^(\d+(\.\d+)?)\s*(min|minutes?)$")
+
+
+def _every_or_minutes(value: int | str) -> int | str:
+    return value if MINUTES.match(str(value).strip()) else _every(value)
+
+
 Every = Annotated[int | str, AfterValidator(_every)]  # steps, "10%", "2 epochs", 0 or "off"
+EveryOrMinutes = Annotated[int | str, AfterValidator(_every_or_minutes)]  # or "5 minutes"
+
+
+def _ranks(ranks: dict[str, int]) -> dict[str, int]:
+    for pattern, rank in ranks.items():
+        if not 0 <= rank <= MOST_RANK:
+            raise ValueError(f"the rank of {shown(pattern)!r} must be 0 to {MOST_RANK}")
+    return ranks
+
+
+Ranks = Annotated[dict[str, int], AfterValidator(_ranks)]
 
 
 def setting(default: Any, help: str, *, label: str, basic: bool = False, **limits: Any) -> Any:
@@ -36,7 +66,7 @@ def setting(default: Any, help: str, *, label: str, basic: bool = False, **limit
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSettings(Section):
@@ -104,7 +134,7 @@ class LoraSettings(Section):
         "How much the LoRA can hold; higher learns finer detail and makes a larger file.",
         label="Rank",
         ge=1,
-        le=1024,
+        le=MOST_RANK,
     )
     alpha: float | None = setting(
         None,
@@ -118,7 +148,7 @@ class LoraSettings(Section):
         "Which layers learn: attention is enough for most subjects, transformer adds the feed-forward layers, full adds convolutions.",
         label="Layers",
     )
-    ranks: dict[str, int] = setting(
+    ranks: Ranks = setting(
         {},
         'Ranks by layer-name pattern, over the preset: {"unet.mid_block.*" = 32}; 0 leaves a layer out.',
         label="Ranks by pattern",
@@ -127,6 +157,11 @@ class LoraSettings(Section):
         False,
         "Train the text encoders too; helps a new word to take, and over-fits sooner.",
         label="Train text encoders",
+    )
+    start: str = setting(
+        "",
+        "A LoRA file to go on from, of any rank and alpha; training starts at exactly its strength.",
+        label="Start from LoRA",
     )
 
 
@@ -218,6 +253,11 @@ class SaveSettings(Section):
         "25%",
         'How often a LoRA file is written on the way: steps, "10%", "2 epochs", or 0 for only at the end.',
         label="Save every",
+    )
+    state_every: EveryOrMinutes = setting(
+        "5 minutes",
+        'How often all that a resume needs is saved: "5 minutes", steps, "10%", "2 epochs", or 0 for only with the LoRA files.',
+        label="Save state every",
     )
     layout: Literal["kohya", "peft"] = setting(
         "kohya",
@@ -352,15 +392,17 @@ def get(config: BaseModel, name: str) -> Any:
 
 
 def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """A new, validated config with `{"lora.rank": 32}` applied."""
+    """A new, validated config with `{"lora.rank": 32}` applied. Raises ValueError as `parse` does."""
     values = config.model_dump()
     for name, value in changes.items():
         *sections, last = name.split(".")
         section = values
         for part in sections:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ValueError(unknown(name))
         section[last] = value
-    return TrainConfig.model_validate(values)
+    return parse(values)
 
 
 def differences(config: TrainConfig) -> dict[str, Any]:
@@ -379,14 +421,34 @@ def load(path: str | Path) -> TrainConfig:
 
     Raises ValueError with one sentence for everything that can be wrong with it.
     """
-    path = Path(path).expanduser()
+    path = typed(str(path), "The settings file")
     if not path.is_file():
-        raise ValueError(f"There is no settings file at {path}.")
+        raise ValueError(f"There is no settings file at {shown(path)}.")
+    return parse(_read(path), folder=path.resolve().parent)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    name = shown(path.name)
+    with open(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(
+            f"{name} has more than {MOST_BYTES:,} bytes, which no settings file has; choose another."
+        )
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is not a TOML file: {error}.") from error
-    return parse(values, folder=path.resolve().parent)
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not a TOML file in UTF-8; save it with that encoding.") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{name} is not a TOML file of settings: it is nested too deeply; mend it."
+        ) from error
+    except ValueError as error:
+        why = shown(error).rstrip(".")
+        escaped = "\\" in why or "hex value" in why or "Unicode scalar" in why
+        raise ValueError(
+            f"{name} is not a TOML file: {why}; {WINDOWS if escaped else 'mend that place'}."
+        ) from error
 
 
 def parse(values: Mapping[str, Any], folder: Path | None = None) -> TrainConfig:
@@ -395,48 +457,62 @@ def parse(values: Mapping[str, Any], folder: Path | None = None) -> TrainConfig:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
         raise ValueError(explain(error)) from error
-    return config if folder is None else _absolute(config, folder)
+    places = {name: typed(get(config, name), name) for name in PATHS}
+    return config if folder is None else _absolute(config, places, folder)
 
 
-def _absolute(config: TrainConfig, folder: Path) -> TrainConfig:
-    changes: dict[str, str] = {}
-    for name in ("data.images", "validate.images", "output.dir"):
-        value = get(config, name)
-        if value and not value.startswith("starter:"):
-            changes[name] = str(folder / Path(value).expanduser())
+def _absolute(config: TrainConfig, places: Mapping[str, Path], folder: Path) -> TrainConfig:
+    changes = {
+        name: str(folder / place)
+        for name, place in places.items()
+        if name != "model.base" and get(config, name) and not get(config, name).startswith("starter:")
+    }
     base = config.model.base
-    if base != "starter" and (base.startswith(("./", "../", ".\\", "..\\", "~")) or (folder / base).exists()):
-        changes["model.base"] = str((folder / Path(base).expanduser()).resolve())
+    near = base.startswith(("./", "../", ".\\", "..\\", "~"))
+    if base != "starter" and (near or (folder / base).exists()):
+        changes["model.base"] = str((folder / places["model.base"]).resolve())
     return changed(config, changes)
 
 
 def explain(error: ValidationError) -> str:
     """One sentence: which setting, its value, and what it must be."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if part not in ("int", "str"))
-    limits = first.get("ctx", {})
+    name = shown(".".join(str(part) for part in first["loc"] if part not in ("int", "str")))
+    limits, value = first.get("ctx", {}), _told(first["input"])
+    number = value.strip("'")  # a flag's value is text
     match first["type"]:
         case "extra_forbidden":
             return unknown(name)
         case "greater_than_equal":
-            return f"{name} is {first['input']}; it must be at least {limits['ge']:g}."
+            return f"{name} is {number}; it must be at least {limits['ge']:g}."
         case "greater_than":
-            return f"{name} is {first['input']}; it must be more than {limits['gt']:g}."
+            return f"{name} is {number}; it must be more than {limits['gt']:g}."
         case "less_than_equal":
-            return f"{name} is {first['input']}; it must be at most {limits['le']:g}."
+            return f"{name} is {number}; it must be at most {limits['le']:g}."
         case "less_than":
-            return f"{name} is {first['input']}; it must be less than {limits['lt']:g}."
+            return f"{name} is {number}; it must be less than {limits['lt']:g}."
         case "literal_error":
-            return f"{name} is {first['input']!r}; it must be one of {limits['expected']}."
+            return f"{name} is {value}; it must be one of {limits['expected']}."
         case "value_error":
-            return f"{name} is {first['input']!r}; {limits['error']}."
+            return f"{name} is {value}; {limits['error']}."
         case "model_type" | "model_attributes_type":
-            return f"{name} is {first['input']!r}; it must be a section of settings, [{name}]."
-    return f"{name} is {first['input']!r}; {first['msg'][0].lower() + first['msg'][1:]}."
+            return f"{name} is {value}; it must be a section of settings, [{name}]."
+        case "string_unicode":
+            return f"{name} has signs in it that are no text; type it again."
+    return f"{name} is {value}; {first['msg'].replace('Input should be', 'it must be')}."
+
+
+def _told(value: Any) -> str:
+    """A value in a sentence; of a large one, how it begins."""
+    try:
+        return shown(repr(value))
+    except (RecursionError, ValueError):  # tables in tables without end, a number of thousands of digits
+        return f"a {type(value).__name__} too large to show"
 
 
 def unknown(name: str) -> str:
     """The sentence for a setting that does not exist, with the nearest that does."""
+    name = shown(name)
     if name in RENAMED:
         return f"The setting {name} is now called {RENAMED[name]}."
     names = [s.name for s in settings()]

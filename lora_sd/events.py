@@ -67,10 +67,14 @@ class Note(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """The run ended early. `text` is for people; `details` is the traceback."""
+    """The run ended early. `text` is for people; `details` is the traceback.
+
+    `code` names what a page can offer a button for: "changed", settings or pictures are not those it began with.
+    """
 
     text: str
     details: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Finished(Event):
     step: int
     path: str  # the final LoRA, relative to the run folder
     stopped: bool = False
+    left_out: int = 0  # steps that changed nothing, for their loss or gradient was not a number
 
 
 KINDS: dict[str, type[Event]] = {
@@ -91,11 +96,15 @@ OnEvent = Callable[[Event], None]
 def to_line(event: Event) -> str:
     """One line of JSON without a newline; fields that are None are left out."""
     values = {name: value for name, value in asdict(event).items() if value is not None}
-    return json.dumps({"kind": event.kind, **values}, ensure_ascii=False)
+    return json.dumps(
+        {"kind": event.kind, **values}
+    )  # in ASCII: a caption may hold another sign for a line's end
 
 
 def from_line(line: str) -> Event:
     values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError(f"an event is a table, and this is {line[:40]!r}")
     kind = KINDS[values.pop("kind")]
     known = {f.name for f in fields(kind)}
     return kind(**{name: value for name, value in values.items() if name in known})

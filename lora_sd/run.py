@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -240,8 +241,9 @@ def versions() -> dict[str, str]:
 
 def safe_name(name: str) -> str:
     """A file name that every system takes: letters of any script, digits, `._-`; never empty, never a device name."""
-    kept = re.sub(r"[^\w.-]+", "_", name, flags=re.UNICODE).strip("._ ")[:80] or "lora"
-    reserved = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", kept, re.IGNORECASE)
+    kept = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._")[:80]
+    kept = kept.encode()[:160].decode(errors="ignore").strip("._") or "lora"  # a file system counts bytes
+    reserved = re.fullmatch(r"(con|prn|aux|nul|conin|conout|com[\d¹²³]|lpt[\d¹²³])(\..*)?", kept, re.IGNORECASE)
     return f"{kept}_" if reserved else kept
 
 
