@@ -19,11 +19,11 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import psutil
 
@@ -145,13 +145,22 @@ def forget_commands(folder: Path) -> None:
 def read_state(folder: Path) -> State:
     """The run's state as its trainer wrote it, or `interrupted` where that trainer is gone."""
     try:
-        values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        state = State(**{name: value for name, value in values.items() if name in State.__dataclass_fields__})
-    except (OSError, ValueError):
+        state = _state_of(json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
         return State(status="interrupted", error="Its state file can't be read.")
     if state.active and not _alive(folder, state):
         state.status = "interrupted"
     return state
+
+
+def _state_of(values: Any) -> State:
+    kinds = {field.name: field.type for field in fields(State)}
+    if not isinstance(values, dict):
+        raise ValueError("it is no table")
+    known = {name: value for name, value in values.items() if name in kinds}
+    if wrong := [name for name, value in known.items() if type(value) not in (kinds[name], int)]:
+        raise ValueError(f"{wrong[0]} is of another type")
+    return State(**known)
 
 
 def _alive(folder: Path, state: State) -> bool:
@@ -243,7 +252,9 @@ def safe_name(name: str) -> str:
     """A file name that every system takes: letters of any script, digits, `._-`; never empty, never a device name."""
     kept = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._")[:80]
     kept = kept.encode()[:160].decode(errors="ignore").strip("._") or "lora"  # a file system counts bytes
-    reserved = re.fullmatch(r"(con|prn|aux|nul|conin|conout|com[\d¹²³]|lpt[\d¹²³])(\..*)?", kept, re.IGNORECASE)
+    reserved = re.fullmatch(
+        r"(con|prn|aux|nul|conin|conout|com[\d¹²³]|lpt[\d¹²³])(\..*)?", kept, re.IGNORECASE
+    )
     return f"{kept}_" if reserved else kept
 
 
