@@ -174,7 +174,7 @@ def add_folder(page: Page, values: Mapping[str, Any]) -> Updates:
         return _added(page, [reach.folder(values["folder"])], values)
     except ValueError as error:
         view.warn(str(error))
-        return {}
+        return gr.skip()
 
 
 def _added(page: Page, paths: list[Path], values: Mapping[str, Any]) -> Updates:
