@@ -6,7 +6,9 @@ import struct
 from pathlib import Path
 
 from lora_sd import run
+from lora_sd.lora.inspection import inspect, read_header
 from lora_sd.lora.metadata import minimal
+from lora_sd.paths import shown, typed
 
 from . import places, reach, story
 
@@ -58,20 +60,21 @@ def file(lora: str) -> Path:
     """The file of a menu id or a path. Raises ValueError if there is none."""
     if found := run_of(lora):
         return found / "checkpoints" / lora.partition("/")[2]
-    path = Path(lora.strip().strip("\"'")).expanduser()
+    path = typed(lora.strip().strip("\"'"), "The LoRA")
     if path not in brought():
         reach.not_in_menu(lora, "The LoRA")
     if path.suffix.lower() != ".safetensors":
         raise ValueError(
-            f"{path.name or 'That'} is not a .safetensors file, the only kind that is safe to open."
+            f"{shown(path.name) or 'That'} is not a .safetensors file, the only kind that is safe to open."
         )
     if not path.is_file():
-        raise ValueError(f"There is no LoRA at {lora}; choose one from the list, or upload it.")
+        raise ValueError(f"There is no LoRA at {shown(lora)}; choose one from the list, or upload it.")
     return path
 
 
 def bring(upload: Path) -> Path:
-    """Keep an uploaded LoRA under a safe name."""
+    """Keep an uploaded LoRA under a safe name. Raises ValueError if it is none."""
+    inspect(upload)
     target = folder() / f"{run.safe_name(upload.stem)}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(upload, target)
@@ -87,6 +90,7 @@ def offered(path: Path) -> Path:
 
 def without_details(path: Path) -> Path:
     """A copy to hand out whose header tells nothing of captions, folders and settings; the weights are the same bytes."""
+    read_header(path)
     target = _shelf("plain") / path.name
     with open(path, "rb") as source, open(target, "wb") as copy:
         (length,) = struct.unpack("<Q", source.read(8))

@@ -5,7 +5,7 @@ projects/mycat/   images/   project.json: {"choices": {"trigger": …, "changes"
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +71,34 @@ class Project:
         self._write(skipped=[])
 
     def choices(self) -> Choices:
-        known = Choices.__dataclass_fields__
-        return Choices(
-            **{key: value for key, value in self._read().get("choices", {}).items() if key in known}
-        )
+        told = self._read().get("choices")
+        told = told if isinstance(told, dict) else {}
+        kinds = {field.name: dict if field.name == "changes" else field.type for field in fields(Choices)}
+        return Choices(**{key: told[key] for key, kind in kinds.items() if isinstance(told.get(key), kind)})
 
     def choose(self, choices: Choices) -> None:
         if choices != self.choices():
             self._write(choices=asdict(choices))
 
     def skipped(self) -> list[Skipped]:
-        return [Skipped(*pair) for pair in dict.fromkeys(map(tuple, self._read().get("skipped", [])))]
+        told = self._read().get("skipped")
+        pairs = [tuple(pair) for pair in told if isinstance(pair, list)] if isinstance(told, list) else []
+        sound = [pair for pair in pairs if len(pair) == 2 and all(isinstance(text, str) for text in pair)]
+        return [Skipped(*pair) for pair in dict.fromkeys(sound)]
 
     def _read(self) -> dict[str, Any]:
+        """What project.json says; a damaged one is put aside, and the project begins without choices."""
+        file = self.folder / "project.json"
         try:
-            return json.loads((self.folder / "project.json").read_text(encoding="utf-8"))
+            values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            file.replace(self.folder / "project-damaged.json")
+            return {}
+        return values
 
     def _write(self, **values: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

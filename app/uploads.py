@@ -5,19 +5,22 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from lora_sd import run
+from lora_sd.data import captions
 from lora_sd.data.folder import SUFFIXES as PICTURES
 from lora_sd.data.folder import natural
 from lora_sd.data.images import check, rgb
+from lora_sd.paths import shown, typed
 
 CAPTIONS = {".txt", ".caption", ".json", ".jsonl"}
 MOST_FILES = 5000  # in a zip
 MOST_BYTES = 4 * 2**30  # unpacked
 MOST_EXPANSION = 100  # unpacked : packed
+BROKEN = "is damaged or no zip, and can't be opened; make it again or drop the pictures themselves."
 THUMBNAIL = 192  # pixels, the longer side
 
 
@@ -47,7 +50,7 @@ def add(paths: Iterable[Path], images: Path) -> Added:
             try:
                 items += _open(path, Path(scratch) / str(number))
             except ValueError as error:
-                skipped.append(Skipped(path.name, str(error)))
+                skipped.append(Skipped(shown(path.name), str(error)))
         return _copy(items, images, skipped)
 
 
@@ -55,8 +58,7 @@ def _open(path: Path, scratch: Path) -> list[Item]:
     if path.is_dir():
         return _below(path)
     if path.suffix.lower() == ".zip":
-        unzip(path, scratch)
-        return _below(scratch)
+        return unzip(path, scratch)
     return [Item(path, PurePosixPath(path.name))]
 
 
@@ -64,12 +66,16 @@ def _below(folder: Path) -> list[Item]:
     """The pictures and captions in a folder in natural order; hidden files and links are not followed."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     items = [Item(path, PurePosixPath(path.relative_to(folder).as_posix())) for path in files]
-    kept = [
-        item
-        for item in items
-        if not _clutter(item.relative) and item.source.suffix.lower() in PICTURES | CAPTIONS
-    ]
+    kept = [item for item in items if _wanted(item.relative)]
+    if not kept:
+        raise ValueError(
+            f"{shown(folder.name)} has no pictures in it; choose the folder that your pictures are in."
+        )
     return sorted(kept, key=lambda item: natural(str(item.relative)))
+
+
+def _wanted(relative: PurePosixPath) -> bool:
+    return not _clutter(relative) and relative.suffix.lower() in PICTURES | CAPTIONS
 
 
 def _clutter(relative: PurePosixPath) -> bool:
@@ -78,25 +84,20 @@ def _clutter(relative: PurePosixPath) -> bool:
 
 
 def _copy(items: list[Item], images: Path, skipped: list[Skipped]) -> Added:
-    pictures = [item for item in items if item.source.suffix.lower() in PICTURES]
-    captions = [item for item in items if item.source.suffix.lower() in CAPTIONS]
-    others = [item for item in items if item.source.suffix.lower() not in PICTURES | CAPTIONS]
-    skipped += [
-        Skipped(item.relative.name, f"{item.relative.name} is not a picture, a caption or a zip.")
-        for item in others
-    ]
+    reasons = {item: problem(item) for item in items}
+    skipped += [Skipped(shown(item.relative.name), reason) for item, reason in reasons.items() if reason]
+    sound = [item for item in items if not reasons[item]]
+    pictures = [item for item in sound if item.source.suffix.lower() in PICTURES]
+    texts = [item for item in sound if item.source.suffix.lower() in CAPTIONS]
     placed: dict[PurePosixPath, Path] = {}  # path without suffix as it was given -> where its picture is now
     for item in pictures:
-        if reason := problem(item.source):
-            skipped.append(Skipped(item.relative.name, reason))
-        else:
-            placed[item.relative.with_suffix("")] = _place(item, images)
-    for item in captions:
+        placed[item.relative.with_suffix("")] = _place(item, images)
+    for item in texts:
         picture = placed.get(item.relative.with_suffix(""))
         target = picture.with_suffix(item.source.suffix.lower()) if picture else images / _safe(item.relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(item.source, target)
-    return Added(len(placed), len(captions), skipped)
+    return Added(len(placed), len(texts), skipped)
 
 
 def _place(item: Item, images: Path) -> Path:
@@ -127,55 +128,84 @@ def _digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha1").digest()
 
 
-def problem(path: Path) -> str | None:
-    """Why a picture can't be used, or None."""
+def problem(item: Item) -> str | None:
+    """Why a picture or caption can't be used, or None."""
+    source, name = item.source, shown(item.relative.name)
     try:
-        check(path)
-    except ValueError as error:
-        return str(error)
+        match source.suffix.lower():
+            case suffix if suffix in PICTURES:
+                check(source)
+            case ".jsonl":
+                captions.read_metadata(source)
+            case suffix if suffix in CAPTIONS:
+                captions.read(source)
+            case _:
+                return f"{name} is not a picture, a caption or a zip."
+    except ValueError as error:  # unpacked from a zip it has a number for a name
+        return str(error).replace(shown(source.name), name, 1)
     return None
 
 
-def unzip(path: Path, folder: Path) -> None:
-    """Unpack pictures and captions of a zip below `folder`. Raises ValueError for a zip that is unsafe or broken."""
+def unzip(path: Path, folder: Path) -> list[Item]:
+    """The pictures and captions of a zip, unpacked in `folder` under numbers: no name in it reaches the disk.
+
+    Raises ValueError for a zip that is unsafe or broken.
+    """
+    name = shown(path.name)
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = list(_entries(archive))
+            entries = _entries(archive)
             _check(path, entries)
-            for info, relative in entries:
-                target = folder / relative
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(info) as source, open(target, "wb") as file:
-                    _pour(source, file, info.file_size)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"this zip can't be opened ({error}); make it again or drop the pictures themselves"
-        ) from error
+            folder.mkdir(parents=True)
+            return [_unpack(archive, folder / str(n), *entry) for n, entry in enumerate(entries)]
+    except Refused as error:
+        raise ValueError(f"{name} was not opened: {error}.") from error
+    except OSError as error:
+        if error.errno:  # of the disk that it is unpacked to
+            raise
+        raise ValueError(f"{name} {BROKEN}") from error
+    except Exception as error:  # zipfile and zlib have a dozen kinds for what is wrong in it
+        raise ValueError(f"{name} {BROKEN}") from error
 
 
-def _entries(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    for info in archive.infolist():
-        relative = PurePosixPath(info.filename.replace("\\", "/"))
-        if not info.is_dir() and not _clutter(relative) and relative.suffix.lower() in PICTURES | CAPTIONS:
-            yield info, relative
+class Refused(ValueError):
+    """Why a zip is not unpacked, as a part of a sentence."""
+
+
+def _entries(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    named = [(info, PurePosixPath(info.filename.replace("\\", "/"))) for info in archive.infolist()]
+    return [(info, relative) for info, relative in named if not info.is_dir() and _wanted(relative)]
 
 
 def _check(path: Path, entries: list[tuple[zipfile.ZipInfo, PurePosixPath]]) -> None:
     for info, relative in entries:
-        outside = relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]
-        if outside:
-            raise ValueError(
-                f"its entry {info.filename!r} points outside the zip; drop the pictures themselves"
-            )
+        entry = f"its entry {shown(info.filename)!r}"
+        if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
+            raise Refused(f"{entry} points outside the zip; drop the pictures themselves")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise ValueError(f"its entry {info.filename!r} is a link; drop the pictures themselves")
+            raise Refused(f"{entry} is a link; drop the pictures themselves")
+        if info.flag_bits & 1:
+            raise Refused(f"{entry} is locked with a password; make the zip without one")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Refused(f"{entry} is packed in an unusual way; make the zip again with another program")
     size = sum(info.file_size for info, _ in entries)
+    if not entries:
+        raise Refused(
+            "it holds no pictures, and a zip within it is not looked into; drop the pictures themselves"
+        )
     if len(entries) > MOST_FILES:
-        raise ValueError(f"it holds {len(entries)} files; the limit is {MOST_FILES}")
+        raise Refused(f"it holds {len(entries)} files; the limit is {MOST_FILES}")
     if size > MOST_BYTES:
-        raise ValueError(f"it unpacks to {size / 2**30:.1f} GB; the limit is {MOST_BYTES / 2**30:.0f} GB")
+        raise Refused(f"it unpacks to {size / 2**30:.1f} GB; the limit is {MOST_BYTES / 2**30:.0f} GB")
     if size > MOST_EXPANSION * max(path.stat().st_size, 2**20):
-        raise ValueError("it unpacks to more than a hundred times its size, which pictures never do")
+        raise Refused("it unpacks to more than a hundred times its size, which pictures never do")
+
+
+def _unpack(archive: zipfile.ZipFile, stem: Path, info: zipfile.ZipInfo, relative: PurePosixPath) -> Item:
+    target = stem.with_suffix(relative.suffix.lower())
+    with archive.open(info) as source, open(target, "wb") as file:
+        _pour(source, file, info.file_size)
+    return Item(target, relative)
 
 
 def _pour(source: IO[bytes], target: IO[bytes], size: int) -> None:
@@ -184,7 +214,7 @@ def _pour(source: IO[bytes], target: IO[bytes], size: int) -> None:
     while chunk := source.read(min(2**20, left + 1)):
         left -= len(chunk)
         if left < 0:
-            raise ValueError("it unpacks to more than it says; it may be built to fill the disk")
+            raise Refused("it unpacks to more than it says; it may be built to fill the disk")
         target.write(chunk)
 
 
@@ -193,10 +223,10 @@ def local_folder(text: str) -> Path:
     cleaned = text.strip().strip("\"'")
     if not cleaned:
         raise ValueError("Type the path of a folder on this computer.")
-    folder = Path(cleaned).expanduser().resolve()
+    folder = typed(cleaned, "The folder").resolve()
     if not folder.is_dir():
         raise ValueError(
-            f"There is no folder at {cleaned}; check the spelling, or drop the pictures instead."
+            f"There is no folder at {shown(cleaned)}; check the spelling, or drop the pictures instead."
         )
     return folder
 
