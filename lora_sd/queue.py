@@ -148,11 +148,14 @@ def active(roots: Iterable[Path] = ()) -> Path | None:
     return next(found, None)
 
 
-def go_on() -> None:
-    """What a trainer does last: start the next run, so that the line goes on with every program closed."""
+def go_on(ended: Path) -> None:
+    """What the trainer of `ended` does last: start the next run, so that the line goes on with every program closed."""
     if run.CHILD not in os.environ:  # a person's own, who wants the terminal back
         return
     try:
+        state = run.read_state(ended)
+        if state.status == "starting" and not state.pid:  # it never came to writing down why
+            _fail(ended, "It could not be started; the log says why.")
         put_back(found.folder for found in run.list_runs())
         start_next()
     except Exception as error:  # the run that ends here has its result, whatever happens to others
