@@ -15,13 +15,12 @@ from . import (
     drawing,
     loras,
     make_page,
-    make_view,
     models,
+    news,
     places,
     reach,
     story,
     try_page,
-    try_view,
     view,
     watch_page,
     watch_view,
@@ -48,10 +47,18 @@ class Pages(NamedTuple):
     make: make_page.Page
     watch: watch_page.Page
     attempt: try_page.Page
+    news: gr.HTML
+    clock: gr.Timer
 
     def destinations(self) -> list[gr.components.Component]:
         """What a button may change that leads to Watch or Try it."""
         return [self.tabs, self.watch.run, *self.attempt.loras, *self.attempt.of_lora()]
+
+    def following(self) -> list[gr.components.Component]:
+        """What follows facts that change seldom."""
+        make, attempt = self.make, self.attempt
+        mine = [make.download, make.cancel_download, make.base, *attempt.loras, attempt.on_cpu]
+        return [*mine, self.watch.run, self.clock]
 
 
 Updates = dict[Any, Any]
@@ -120,26 +127,11 @@ def trained(pages: Pages, folder: Path) -> Updates:
     return watch(pages, folder.name)
 
 
-def polled(pages: Pages, run_id: str | None, seen: dict[str, Any]) -> Updates:
-    """What a tab has to show anew; `seen` is what it shows already, and is brought up to date."""
-    current = story.active()
-    views = {
-        pages.status: bar.draw(story.read(current.folder) if current else None),
-        pages.attempt.notice: try_view.draw_notice(),
-        pages.make.download_state: make_view.draw_download(models.current),
-    }
-    updates = watch_page.poll(pages.watch, run_id, seen) | watch_page.fresh(seen, views)
-    facts = {
-        "runs": watch_view.menu(story.runs()),
-        "loras": loras.menu(),
-        "models": models.current.finished,
-        "downloading": models.current.running,
-        "busy": try_view.on_card(),
-    }
-    for name, fact in facts.items():
-        if seen.get(name) != fact:
-            seen[name] = fact
-            updates |= follow(pages, name, fact)
+def followed(pages: Pages, run_id: str | None, session: str) -> Updates:
+    """Menus and buttons that are behind."""
+    updates: Updates = {}
+    for name, fact in news.late(run_id, session).items():
+        updates |= follow(pages, name, fact)
     return updates
 
 
@@ -159,6 +151,8 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
             }
         case "busy":
             return {pages.attempt.on_cpu: gr.update(visible=fact, value=fact)}
+        case "pause":
+            return {pages.clock: gr.Timer(fact)}
     raise AssertionError(name)
 
 
@@ -182,13 +176,13 @@ def build(*, remote: bool = False) -> gr.Blocks:
             gr.Markdown(credits(), elem_id="credits")
         make_page.wire(make)
         try_page.wire(attempt)
-        wire(demo, Pages(tabs, status, make, watching, attempt))
+        wire(demo, Pages(tabs, status, make, watching, attempt, news.component(), gr.Timer(1)))
     view.tell_errors_as_text(demo)
     return demo
 
 
 def wire(demo: gr.Blocks, pages: Pages) -> None:
-    make, watching, attempt = pages.make, pages.watch, pages.attempt
+    make, watching = pages.make, pages.watch
 
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
@@ -210,15 +204,19 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     for part in (pages.status, watching.header, watching.past):
         part.click(act, None, pages.destinations(), **PRIVATE)
 
-    state = gr.State({})
+    def poll(run_id: str | None, request: gr.Request) -> Any:
+        return news.poll(run_id, request.session_hash)
 
-    def poll(run_id: str | None, seen: dict[str, Any]) -> Updates:
-        return {**polled(pages, run_id, seen), state: seen}
+    def draw_chart(run_id: str | None, request: gr.Request) -> Any:
+        return news.chart(run_id, request.session_hash)
 
-    shown = [pages.status, *watching.outputs(), watching.run, *attempt.loras, attempt.notice, attempt.on_cpu]
-    shown += [make.download_state, make.download, make.cancel_download, make.base, state]
-    polling = [gr.Timer(1).tick, watching.run.change]
-    gr.on(polling, poll, [watching.run, state], shown, queue=False, **PRIVATE)
+    def catch_up(run_id: str | None, request: gr.Request) -> Any:
+        return followed(pages, run_id, request.session_hash) or gr.skip()
+
+    at_once = {"inputs": watching.run, "queue": False, **PRIVATE}
+    gr.on([pages.clock.tick, watching.run.change], poll, outputs=pages.news, **at_once)
+    pages.news.chart(draw_chart, outputs=watching.chart, **at_once)
+    pages.news.menus(catch_up, outputs=pages.following(), **at_once)
 
 
 def credits() -> str:

@@ -87,6 +87,7 @@ def component(elem_id: str, value: Node | None = None, **options: Any) -> gr.HTM
         html_template='<div class="view"></div>',
         js_on_load=(STATIC / "view.js").read_text(encoding="utf-8"),
         elem_id=elem_id,
+        name=elem_id,
         apply_default_css=False,
         **options,
     )

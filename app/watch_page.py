@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from lora_sd import run
+from lora_sd import events, run
 
 from . import story, view, watch_view
-from .view import node
+from .view import Node, node
 
 CHART_SECONDS = 2  # at most one new chart in this time
 
@@ -29,45 +29,50 @@ class Page(NamedTuple):
 # -- handlers --------------------------------------------------------------------------------------------------------
 
 
-def poll(page: Page, run_id: str | None, seen: dict[str, Any]) -> dict[gr.components.Component, Any]:
-    """What has changed on the page since `seen`, which is brought up to date."""
+def views(run_id: str | None) -> dict[str, Node | None]:
+    """What the page shows of a run and of all runs, by the names of its parts."""
     folder = run.find(run_id or "")
     runs = story.runs()
-    shown: dict[gr.components.Component, Any] = {page.past: watch_view.draw_past(runs)}
+    shown: dict[str, Node | None] = {"past": watch_view.draw_past(runs)}
     if folder is None and runs:  # the page is still opening and will choose one
-        return fresh(seen, shown)
+        return shown
     if folder is None:
         empty = node("p", "Nothing is training. Start something on Make.", cls="quiet")
-        return fresh(
-            seen, shown | {page.header: empty, page.previews: None, page.words: None, page.log: None}
-        )
+        return shown | {"header": empty, "previews": None, "words": None, "log": None}
     told = story.read(folder)
-    shown |= {
-        page.header: watch_view.draw_header(told),
-        page.previews: watch_view.draw_previews(told),
-        page.words: watch_view.draw_words(told),
-        page.log: watch_view.draw_log(told),
+    return shown | {
+        "header": watch_view.draw_header(told),
+        "previews": watch_view.draw_previews(told),
+        "words": watch_view.draw_words(told),
+        "log": watch_view.draw_log(told),
     }
-    updates = fresh(seen, shown)
-    drawn = (run_id, len(told.steps), told.steps[-1] if told.steps else None)
-    due = seen.get("chart time", 0) < time.time() - CHART_SECONDS or not told.state.active
-    if seen.get("chart") != drawn and due:
-        seen["chart"], seen["chart time"] = drawn, time.time()
-        updates[page.chart] = gr.update(value=watch_view.points(told), x_lim=[0, told.state.total])
-    return updates
 
 
-def fresh(
-    seen: dict[str, Any], shown: dict[gr.components.Component, Any]
-) -> dict[gr.components.Component, Any]:
-    """Only what this tab does not show already."""
-    news = {
-        part: value
-        for part, value in shown.items()
-        if part.elem_id not in seen or seen[part.elem_id] != value
-    }
-    seen.update({part.elem_id: value for part, value in news.items()})
-    return news
+class Curve(NamedTuple):
+    """What a chart is drawn from; equal ones look the same."""
+
+    run_id: str
+    num_steps: int
+    last: events.Step | None
+    active: bool
+
+
+def curve(run_id: str | None) -> Curve | None:
+    folder = run.find(run_id or "")
+    if folder is None:
+        return None
+    told = story.read(folder)
+    return Curve(run_id, len(told.steps), told.steps[-1] if told.steps else None, told.state.active)
+
+
+def is_chart_due(curve: Curve | None, drawn: float) -> bool:
+    """Whether a tab whose chart was drawn at that time may have another."""
+    return drawn < time.time() - CHART_SECONDS or not (curve and curve.active)
+
+
+def chart(curve: Curve) -> dict[str, Any]:
+    told = story.read(run.find(curve.run_id))
+    return gr.update(value=watch_view.points(told), x_lim=[0, told.state.total])
 
 
 def choose(wanted: str | None = None) -> str | None:

@@ -58,9 +58,7 @@ def answers(port: int) -> bool:
 def polls(home: str) -> dict[str, float]:
     """Milliseconds of a poll: the first of a tab, one with a new step, one with nothing new."""
     os.environ["LORA_SD_HOME"] = home
-    import gradio as gr
-
-    from app import story, watch_page, watch_view
+    from app import news, story, watch_view
     from lora_sd import config, events, run
     from lora_sd.recorder import Recorder
 
@@ -75,20 +73,20 @@ def polls(home: str) -> dict[str, float]:
     for step in range(1, NUM_STEPS + 1):
         loss = 0.1 + 0.02 * math.sin(step)
         recorder(events.Step(step=step, total=NUM_STEPS * 2, loss=loss, seconds=0.5))
-    with gr.Blocks():
-        page = watch_page.build()
-    name, seen = recorder.folder.name, {}
+    name = recorder.folder.name
+    news.now.seconds = 0  # nobody else has just asked
 
     def timed() -> float:
         started = time.perf_counter()
-        watch_page.poll(page, name, seen)
+        for part in (news.poll(name, "tab") or {"behind": []})["behind"]:
+            {"chart": news.chart, "menus": news.late}[part](name, "tab")
         return (time.perf_counter() - started) * 1000
 
     first = timed()
     moving = []
     for step in range(NUM_STEPS + 1, NUM_STEPS + 21):
         recorder(events.Step(step=step, total=NUM_STEPS * 2, loss=0.1, seconds=0.5))
-        seen["chart time"] = 0
+        news.tabs["tab"].charted = 0
         moving.append(timed())
     still = [timed() for _ in range(20)]
     rows = len(watch_view.points(story.read(recorder.folder)))

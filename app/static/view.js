@@ -1,5 +1,6 @@
 // Builds the page part that `props.value` describes ({tag, attributes, children} or text) out of DOM calls,
 // reusing the nodes that are there. Clicks on [data-act] go to Python; [data-after] opens a comparison.
+// news.js draws here, too: what it brought before this view was there lies in `shownViews`.
 
 function make(tree, old) {
   if (typeof tree === 'string') {
@@ -49,9 +50,10 @@ function compare(before, after, title) {
   dialog.showModal();
 }
 
-const draw = () => fill(element.querySelector('.view'), props.value ? [props.value] : []);
-draw();
-watch('value', draw);
+const draw = (tree) => fill(element.querySelector('.view'), tree ? [tree] : []);
+(window.drawView ??= {})[props.name] = draw;
+draw(window.shownViews?.[props.name] ?? props.value);
+watch('value', () => draw(props.value));
 element.addEventListener('click', (event) => {
   const target = event.target.closest('[data-act], [data-after]');
   if (!target) return;

@@ -1,0 +1,35 @@
+"""Many browsers, many uploads, many pictures: `python benchmarks/load.py [poll|upload|many]`, all of them unless named.
+
+The real page and the real trainer on this computer, in a temporary home; what runs is ended and what was made is removed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def poll(asked: argparse.Namespace) -> str:
+    import load_poll
+
+    return load_poll.measure(asked.browsers, asked.seconds, asked.rounds)
+
+
+PARTS = {"poll": poll}
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], metavar="|".join(PARTS))
+    parser.add_argument("--browsers", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=15, help="of each window of polls")
+    parser.add_argument("--rounds", type=int, default=3, help="windows without and with browsers, in turns")
+    asked = parser.parse_args(arguments)
+    for part in asked.parts or PARTS:
+        print(f"{part}\n{PARTS[part](asked)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
