@@ -74,7 +74,9 @@ class Project:
         told = self._read().get("choices")
         told = told if isinstance(told, dict) else {}
         kinds = {field.name: dict if field.name == "changes" else field.type for field in fields(Choices)}
-        return Choices(**{key: told[key] for key, kind in kinds.items() if isinstance(told.get(key), kind)})
+        return Choices(
+            **{key: told[key] for key, kind in kinds.items() if key in told and isinstance(told[key], kind)}
+        )
 
     def choose(self, choices: Choices) -> None:
         if choices != self.choices():

@@ -26,6 +26,7 @@ OURS = {
     "lora_sd.queue": "config lock run",
     "lora_sd.queue_command": "config flags queue run",
     "lora_sd.recorder": "run events",
+    "lora_sd.terminal": "events",
     "lora_sd.hardware": "",
     "lora_sd.footprint": "",
     "lora_sd.torch_build": "",
@@ -37,16 +38,17 @@ OURS = {
     "lora_sd.data.store": "remembered",
     "lora_sd.data.images": "data.buckets paths",
     "lora_sd.data.folder": "data.captions data.images data.buckets paths",
-    "lora_sd.models": "models paths",
+    "lora_sd.models": "models errors paths",
     "lora_sd.models.find": "models.header models.safetensors_file paths run",  # for the folder of our own models
     "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered __version__",
     "lora_sd.lora.layers": "lora.packed",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora",
-    "lora_sd.training": "training data models lora sample config events errors run recorder lock hardware footprint",
+    "lora_sd.training": "training data models lora sample config events errors run recorder lock signals hardware footprint",
+    "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
-    "app": "app config flags events paths run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "app": "app config flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.

@@ -7,7 +7,6 @@ network is needed.
 
 import contextlib
 import os
-import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from . import find
+from .. import errors
+from ..paths import shown
+from . import find, pickled
 from .family import FAMILIES, Family, Models, Prediction, TextEncoder
 from .header import TEXT_ENCODERS, UNET, VAE, identify, read_json
 from .safetensors_file import Contents, open_header
@@ -31,7 +32,6 @@ from .safetensors_file import Contents, open_header
 CONFIGS = Path(__file__).parent / "configs"
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # as safetensors calls them
 THREADS = min(8, os.cpu_count() or 1)
-PICKLES = (".ckpt", ".pt", ".pth")
 PRUNED = "it is damaged, or a pruned model, which can't be taught here"
 
 
@@ -80,7 +80,17 @@ def load(
 
 def alpha_bar(scheduler_config: Mapping[str, Any]) -> Tensor:
     """ᾱ of every timestep (T,), after the zero-terminal-SNR fix where the config asks for it (arXiv:2305.08891)."""
-    return DDPMScheduler.from_config(scheduler_config).alphas_cumprod
+    try:
+        found = DDPMScheduler.from_config(scheduler_config).alphas_cumprod
+    except Exception as error:
+        raise ValueError(
+            "The model's scheduler_config.json has values that no scheduler takes; download the model again."
+        ) from error
+    if not bool(((found >= 0) & (found <= 1)).all()):
+        raise ValueError(
+            "The model's scheduler_config.json gives no shares of noise; download the model again."
+        )
+    return found
 
 
 def _convert(model: nn.Module, dtype: torch.dtype) -> None:
@@ -121,7 +131,7 @@ def _from_folder(found: find.Found, dtype: torch.dtype) -> tuple[Family, Compone
         text_encoders=[
             _component(_text_model(spec), path, spec.attribute, dtype) for spec in family.text_encoders
         ],
-        tokenizers=[CLIPTokenizer.from_pretrained(path / spec.tokenizer) for spec in family.text_encoders],
+        tokenizers=[_tokenizer_of(path / spec.tokenizer) for spec in family.text_encoders],
         scheduler_config=read_json(path / "scheduler" / "scheduler_config.json"),
     )
 
@@ -130,17 +140,38 @@ def _component(kind: type, path: Path, name: str, dtype: torch.dtype) -> nn.Modu
     """A component in the precision of its file, which needs no copy; `dtype` where that is not in the header."""
     weights = [*(path / name).glob("*.safetensors")] or [*(path / name).glob("*.bin")]
     only_halves = all(".fp16" in file.name for file in weights)
-    model, report = kind.from_pretrained(
-        path,
-        subfolder=name,
-        dtype=_file_dtype(min(weights, key=lambda file: len(file.name)), dtype),  # the one without a variant
-        variant="fp16" if only_halves else None,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    try:
+        model, report = kind.from_pretrained(
+            path,
+            subfolder=name,
+            dtype=_file_dtype(
+                min(weights, key=lambda file: len(file.name)), dtype
+            ),  # the one without a variant
+            variant="fp16" if only_halves else None,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # a config can hold anything, and the libraries fail at it in every way
+        raise _unfit(path / name, error) from error
     if report["missing_keys"]:
         raise ValueError(f"{path / name} lacks {len(report['missing_keys'])} weights: {PRUNED}.")
     return model
+
+
+def _unfit(folder: Path, error: Exception) -> Exception:
+    """The sentence for a component that the libraries can't load; what is the machine's fault stays what it is."""
+    if errors.out_of_memory(error):
+        return error
+    return ValueError(
+        f"{shown(folder)} can't be loaded: its files are damaged or don't belong together; download the model again."
+    )
+
+
+def _tokenizer_of(folder: Path) -> CLIPTokenizer:
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise _unfit(folder, error) from error
 
 
 def _file_dtype(file: Path, otherwise: torch.dtype) -> torch.dtype:
@@ -153,7 +184,10 @@ def _file_dtype(file: Path, otherwise: torch.dtype) -> torch.dtype:
 
 def _widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     """The number format that holds all others; integers are none."""
-    return max((dtype for dtype in dtypes if dtype.is_floating_point), key=lambda dtype: dtype.itemsize)
+    floats = [dtype for dtype in dtypes if dtype.is_floating_point]
+    if not floats:
+        raise ValueError(f"A part of this model has no weights that are fractions: {PRUNED}.")
+    return max(floats, key=lambda dtype: dtype.itemsize)
 
 
 def _text_model(spec: TextEncoder) -> type:
@@ -197,19 +231,11 @@ def _dtype_of(weights: dict[str, Tensor], prefix: str | tuple[str, ...]) -> torc
 
 def _weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Every tensor of a checkpoint, and the header's metadata."""
-    if path.suffix not in PICKLES:
-        with open_header(path) as contents:
-            metadata = dict(contents.metadata)
-        return {_with_level(key): tensor for key, tensor in load_file(path).items()}, metadata
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{path.name} is damaged, or holds program code and was not opened; "
-            "use the .safetensors version of this model."
-        ) from error
-    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
-    return {_with_level(key): value for key, value in weights.items() if isinstance(value, Tensor)}, {}
+    if path.suffix in pickled.SUFFIXES:
+        return {_with_level(key): tensor for key, tensor in pickled.tensors(path).items()}, {}
+    with open_header(path) as contents:
+        metadata = dict(contents.metadata)
+    return {_with_level(key): tensor for key, tensor in load_file(path).items()}, metadata
 
 
 def _with_level(key: str) -> str:
@@ -225,16 +251,23 @@ def _single(kind: type, weights: dict[str, Tensor], folder: Path, name: str, dty
         return kind.from_single_file(
             weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True
         )
-    except (NotImplementedError, KeyError, ValueError) as error:  # its words for weights that are not there
+    except Exception as error:  # each of its words for weights that are not there, or of another shape
+        if errors.out_of_memory(error):
+            raise
         raise ValueError(f"The {name} of this checkpoint lacks weights or has others: {PRUNED}.") from error
 
 
 def _single_text(
     spec: TextEncoder, weights: dict[str, Tensor], folder: Path, dtype: torch.dtype
 ) -> nn.Module:
-    model = create_diffusers_clip_model_from_ldm(
-        _text_model(spec), weights, spec.attribute, str(folder), dtype, local_files_only=True
-    )
+    try:
+        model = create_diffusers_clip_model_from_ldm(
+            _text_model(spec), weights, spec.attribute, str(folder), dtype, local_files_only=True
+        )
+    except Exception as error:
+        if errors.out_of_memory(error):
+            raise
+        raise ValueError(f"The {spec.attribute} of this checkpoint has other weights: {PRUNED}.") from error
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError(f"The {spec.attribute} of this checkpoint lacks weights: {PRUNED}.")
     return model
