@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import gradio as gr
-from pydantic import ValidationError
 
 from lora_sd import config as cfg
 from lora_sd import flags
@@ -167,10 +166,7 @@ def with_defaults(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def config(settings: Mapping[str, Any]) -> TrainConfig:
     """The validated config of `{dotted name: value}`. Raises ValueError with one sentence."""
-    try:
-        return cfg.changed(TrainConfig(), settings)
-    except ValidationError as error:
-        raise ValueError(cfg.explain(error)) from error
+    return cfg.changed(TrainConfig(), settings)
 
 
 def as_command(config: TrainConfig) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|resume|generate|inspect|download|doctor`.
+"""The command line: `python -m lora_sd train|resume|pause|stop|queue|generate|inspect|download|doctor`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -6,16 +6,14 @@ Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 import argparse
 import gc
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as cfg
-from . import errors, flags, run
-from .events import Event, Failed, Finished, Note, Phase, Saved, Step
+from . import errors, flags, lock, run, signals
+from . import queue as line
+from .terminal import Progress
 from .training import world
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
@@ -23,13 +21,18 @@ DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 
 def train(arguments: list[str]) -> int:
     """Train a LoRA: [FILE.toml] and any setting as a flag, --lora.rank 16."""
-    file = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
-    default = cfg.load(_preset(file)) if file else cfg.TrainConfig()
+    default = _default(arguments)
     if "--help" in arguments or "-h" in arguments:
         print(f"usage: python -m lora_sd train [FILE.toml] [--SETTING VALUE …]\n\n{flags.help_text(default)}")
         return DONE
     config = flags.parse(arguments, default)
     return _train(config, run.create(config) if world.told().first else None)
+
+
+def _default(arguments: list[str]) -> cfg.TrainConfig:
+    """The settings of the file that `arguments` begin with, which is taken off them, or those that need no file."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    return cfg.load(_preset(arguments.pop(0))) if named else cfg.TrainConfig()
 
 
 def _preset(file: str) -> Path:
@@ -39,32 +42,97 @@ def _preset(file: str) -> Path:
 
 
 def resume(arguments: list[str]) -> int:
-    """Continue a run: RUN_FOLDER."""
-    if len(arguments) != 1:
-        raise ValueError("Give the run's folder: lora_sd resume RUN_FOLDER.")
-    folder = Path(arguments[0]).resolve()
-    return _train(cfg.load(folder / "config.toml"), folder)
+    """Continue a run: RUN_FOLDER [--extend STEPS] [--accept-changes] and settings that change nothing learned."""
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(
+            "Give the run's folder: lora_sd resume RUN_FOLDER [--extend STEPS] [--accept-changes]."
+        )
+    folder, *rest = arguments
+    accept = "--accept-changes" in rest
+    rest = [word for word in rest if word != "--accept-changes"]
+    extend = _taken(rest, "--extend")
+    found = _folder(folder)
+    if not extend.isdecimal():
+        raise ValueError(f"--extend is {extend!r}; give it a number of steps, such as --extend 500.")
+    if run.CHILD not in os.environ:  # who started us as a child has forgotten them, and may have asked since
+        run.forget_commands(found)
+    from .training.resuming import to_resume
+
+    try:
+        config = to_resume(found, flags.parse(rest, cfg.load(found / "config.toml")), int(extend))
+        return _train(config, found, accept_changes=accept)
+    finally:
+        line.go_on(found)
 
 
-def _train(config: cfg.TrainConfig, folder: Path | None) -> int:
+def _taken(rest: list[str], option: str, default: str = "0") -> str:
+    """The value of an option, which is taken out of `rest`."""
+    if option not in rest:
+        return default
+    place = rest.index(option)
+    value = rest[place + 1] if place + 1 < len(rest) else ""
+    del rest[place : place + 2]
+    return value
+
+
+def _folder(text: str) -> Path:
+    """A run's folder, by its path or by its name among our runs."""
+    for folder in (Path(text).expanduser(), run.find(text)):
+        if folder and (folder / "config.toml").is_file():
+            return folder.resolve()
+    raise ValueError(f"There is no run at {text}: give its folder, the one with config.toml in it.")
+
+
+def ask(word: run.Command) -> Callable[[list[str]], int]:
+    """A command that asks a training run for something."""
+
+    def asking(arguments: list[str]) -> int:
+        if len(arguments) != 1:
+            raise ValueError(f"Give the run's folder: lora_sd {word} RUN_FOLDER.")
+        folder = _folder(arguments[0])
+        if not run.read_state(folder).active:
+            raise ValueError(f"{folder.name} is not training now: {run.read_state(folder).status}.")
+        run.command(folder, word)
+        print(f"Asked; it answers after its step. To go on later: python -m lora_sd resume {folder}")
+        return DONE
+
+    asking.__doc__ = f"{word.capitalize()} a run that is training, and save all of it: RUN_FOLDER."
+    return asking
+
+
+def _train(config: cfg.TrainConfig, folder: Path | None, *, accept_changes: bool = False) -> int:
+    """Train in this process; under a launcher of several, all but the first have no folder and write nothing."""
+    with signals.heard(then_raise=False):
+        if folder is None:
+            return _follow(config)
+        with lock.hold(folder, lock.in_use(folder)):
+            return _lead(config, folder, accept_changes)
+
+
+def _train_it() -> Callable[..., Path]:
     gc.disable()  # imports make a million objects that all stay: to look for rubbish among them takes a fifth of the time
-    from .training.train import Stopped
     from .training.train import train as train_it
 
     gc.freeze()
     gc.enable()
+    return train_it
 
-    if not world.told().first:  # it writes nothing; where it fails, the launcher ends the others
-        try:
-            train_it(config, folder=folder)
-        except Exception as error:
-            print(f"Process {world.told().rank}: {errors.sentence(error)}", file=sys.stderr)
-            return FAILED
-        return DONE
-    _stop_on_signal(folder)
+
+def _follow(config: cfg.TrainConfig) -> int:
+    try:
+        _train_it()(config)
+    except Exception as error:  # the launcher ends the others
+        print(f"Process {world.told().rank}: {errors.sentence(error)}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _lead(config: cfg.TrainConfig, folder: Path, accept_changes: bool) -> int:
+    from .training.voice import Stopped
+
     progress = Progress(folder)
     try:
-        train_it(config, progress, folder=folder)
+        _train_it()(config, progress, folder=folder, accept_changes=accept_changes)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return STOPPED
@@ -74,93 +142,11 @@ def _train(config: cfg.TrainConfig, folder: Path | None) -> int:
     return STOPPED if progress.stopped else DONE
 
 
-def _stop_on_signal(folder: Path) -> None:
-    """Ctrl-C and SIGTERM stop and save; the second one ends at once."""
+def queue(arguments: list[str]) -> int:
+    """Runs that wait their turn: add, remove, move, run; alone it lists them."""
+    from .queue_command import main as tend
 
-    def stop(number: int, frame: object) -> None:
-        run.command(folder, "stop")
-        signal.signal(number, signal.default_int_handler)
-        print("\nStopping after this step, and saving. Press Ctrl-C again to end at once.", file=sys.stderr)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-
-
-@dataclass
-class Progress:
-    """Events as lines and one bar, on standard error."""
-
-    folder: Path
-    stopped: bool = False
-    phase: str = ""
-    loss: float | None = None
-    times: list[float] = field(default_factory=list)
-    open_line: bool = False
-    printed: float = 0.0
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Phase(text=text, done=done, total=total):
-                self.count(text, done, total)
-            case Step(step=step, total=total) if event.loss is not None:
-                self.step(event)
-            case Saved(path=path, modules=modules):
-                trained = ", ".join(f"{part} {count}" for part, count in modules.items())
-                self.line(f"Saved {self.folder / path} (layers: {trained})")
-            case Note(text=text) | Failed(text=text):
-                self.line(text)
-            case Finished(stopped=stopped, step=step, path=path):
-                self.stopped = stopped
-                self.line(
-                    f"Stopped at step {step}; resume with: python -m lora_sd resume {self.folder}"
-                    if stopped
-                    else f"Finished: {self.folder / path}"
-                )
-        if isinstance(event, Step) and event.held_out is not None:
-            self.line(f"Held-out loss at step {event.step}: {event.held_out:.4f}")
-
-    def step(self, event: Step) -> None:
-        self.loss = event.loss if self.loss is None else 0.9 * self.loss + 0.1 * event.loss
-        self.times = [*self.times[-29:], event.seconds]
-        each = sum(self.times) / len(self.times)
-        filled = 24 * event.step // event.total
-        rate = f"{1 / each:.1f} steps/s" if each < 1 else f"{each:.1f} s/step"
-        left = _duration((event.total - event.step) * each)
-        bar = f"{event.step:>5}/{event.total} {'━' * filled}{'·' * (24 - filled)} loss {self.loss:.4f}  {rate}  {left} left"
-        self.bar(bar, last=event.step == event.total)
-
-    def count(self, text: str, done: int, total: int) -> None:
-        if total:
-            self.bar(f"{text} {done} of {total}", last=done == total)
-        elif text not in (self.phase, "Training"):  # the bar says that
-            self.line(text)
-        self.phase = text
-
-    def bar(self, text: str, *, last: bool) -> None:
-        """On a terminal the line is written over; in a log, one line every five seconds."""
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-            self.open_line = True
-        elif last or time.monotonic() - self.printed > 5:
-            self.printed = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-        if last:
-            self.end()
-
-    def line(self, text: str) -> None:
-        self.end()
-        print(text, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self.open_line:
-            print(file=sys.stderr)
-        self.open_line = False
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return tend(arguments, lambda words: flags.parse(words, _default(words)))
 
 
 def generate(arguments: list[str]) -> int:
@@ -273,6 +259,9 @@ def doctor(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "resume": resume,
+    "pause": ask("pause"),
+    "stop": ask("stop"),
+    "queue": queue,
     "generate": generate,
     "inspect": inspect,
     "download": download,
@@ -292,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"There is no command {name!r}; the commands are {', '.join(COMMANDS)}.")
         return COMMANDS[name](rest)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(errors.sentence(error), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return FAILED

@@ -2,6 +2,22 @@
 
 import errno
 
+FULL = "The disk is full: {where} could not be saved. Free some space, then go on."
+CLOSED = "{where} may not be written to; choose another folder, or allow it."
+GONE = "{where} can't be reached: the disk or network share it is on does not answer. Connect it again, then go on."
+REMEDIES = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: FULL,
+    errno.EACCES: CLOSED,
+    errno.EPERM: CLOSED,
+    errno.EROFS: CLOSED,
+    errno.EIO: GONE,
+    errno.ESTALE: GONE,
+    errno.ETIMEDOUT: GONE,
+    errno.EHOSTDOWN: GONE,
+}
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the card or off it; the recording of a graph wraps that in an error of its own."""
@@ -15,9 +31,9 @@ def sentence(error: BaseException) -> str:
     text = str(error).strip()
     if out_of_memory(error):
         return "There is not enough memory; use a smaller batch size or picture, or close other programs that use the card."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in REMEDIES:
         where = error.filename or "what was being written"
-        return f"The disk is full: {where} could not be saved. Free some space, then go on."
+        return REMEDIES[error.errno].format(where=where)
     if isinstance(error, ValueError | ArithmeticError | OSError):
         return text
     last = text.splitlines()[-1] if text else "no more is known"

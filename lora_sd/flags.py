@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, get_origin
 
-from pydantic import ValidationError
-
 from . import config as cfg
 
 SETTINGS = {setting.name: setting for setting in cfg.settings()}
@@ -31,10 +29,7 @@ def parse(arguments: list[str], default: cfg.TrainConfig) -> cfg.TrainConfig:
             raise ValueError(cfg.unknown(name))
         given = [value] if equals else _values(rest)
         changes[name] = _read(SETTINGS[name], given)
-    try:
-        return cfg.changed(default, changes)
-    except ValidationError as error:
-        raise ValueError(cfg.explain(error)) from error
+    return cfg.changed(default, changes)
 
 
 def _values(rest: list[str]) -> list[str]:

@@ -34,6 +34,13 @@ def hold(folder: Path, otherwise: str) -> Iterator[None]:
         lock.release()
 
 
+def in_use(folder: Path) -> str:
+    """The sentence for a run that another process trains."""
+    return (
+        f"{folder.name} is being trained by another process; stop that one first, or wait until it has ended."
+    )
+
+
 def held(folder: Path) -> bool | None:
     """Whether a process has the lock of `folder` now; None where no process ever had it."""
     if not (folder / NAME).exists():

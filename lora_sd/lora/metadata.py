@@ -67,6 +67,8 @@ OFF = {
     "ss_reg_dataset_dirs": "{}",
 }
 
+NO_FILE = ("NOFILE", "NOFILE")  # what sd-scripts writes for the hashes of a base that is no file
+
 # What stays in a file "without training details": enough to be recognised, named and used.
 MINIMAL = (
     "modelspec.",
@@ -86,7 +88,7 @@ class Training:
     """What a file can tell of its training, in plain values."""
 
     base: str = ""  # as the user named it; of a path only the last name is published
-    base_hashes: tuple[str, str] = ("NOFILE", "NOFILE")  # see `base_hashes`
+    base_hashes: tuple[str, str] = NO_FILE  # see `base_hashes`
     output_name: str = ""
     trigger: str = ""
     resolution: int = 512  # pixels: the side of a square of equal area
@@ -288,7 +290,7 @@ def base_hashes(path: Path | None, memory: Path | None = None) -> tuple[str, str
     Reading a whole model takes seconds: the file `memory` remembers the hashes of those that were read.
     """
     if path is None or not path.exists():
-        return ("NOFILE", "NOFILE")
+        return NO_FILE
     if path.is_dir():
         return ("IsADirectory", "IsADirectory")
     if memory is None:

@@ -58,7 +58,7 @@ def steps(
     """Optimizer steps `first` to `last` in bunches, one event each; after a bunch the weights are those of its last step.
 
     On the CPU a bunch is one step. On a card it is what half a second does, or less where `ends_bunch(step)`.
-    `learning_rate` takes the steps done before. Where memory ends, the steps done until then come before the error.
+    `learning_rate` takes the steps done before. Where a step fails, those done until then come before the error.
     """
     bunch = Bunch(last)
     on_card = update.vector.values.device.type == "cuda"
@@ -73,7 +73,7 @@ def steps(
                 run_pass(feed)
             world.add_up(update.vector.sums)
             bunch.add(number, rate, update(rate))
-        except RuntimeError:
+        except Exception:
             if bunch.results:
                 yield bunch.read()
             raise

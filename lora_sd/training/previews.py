@@ -39,9 +39,15 @@ def draw(
             )
             return
         path = folder / "previews" / f"{step:06d}-{index}.png"
-        temporary = path.with_suffix(".tmp")
-        picture.save(temporary, format="PNG")
-        run.put_in_place(temporary, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with run.written(path) as file:
+                picture.save(file, format="PNG")
+        except OSError as error:
+            yield Note(
+                f"{errors.sentence(error)} The training goes on without the other previews of step {step}."
+            )
+            return
         yield Preview(step=step, prompt=prompt, index=index, path=path.relative_to(folder).as_posix())
 
 

@@ -3,6 +3,7 @@
 Everything is loaded on the CPU; each part of the model is on the card only while it has work there.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 
 from .. import footprint, hardware, run
 from ..config import LoraSettings, TrainConfig
+from ..data import cache
 from ..data.folder import Example
 from ..footprint import Rung
-from ..lora import layers, metadata, targets
+from ..lora import formats, layers, metadata, targets, warm
 from ..models import fast
 from ..models.family import Models
 from ..models.load import load
@@ -31,6 +33,7 @@ class Ready:
 
     device: torch.device
     models: Models  # with adapters, on the device as far as it trains
+    base: str  # identity of the U-Net before anything was done to it
     base_hashes: "Future[tuple[str, str]]"  # computed beside the rest: reading a whole model takes seconds
     data: Dataset
     held_out: Dataset | None
@@ -40,8 +43,14 @@ class Ready:
     vector: Vector
 
 
-def get_ready(config: TrainConfig, world: World, voice: Voice) -> Ready:
-    """All of it. Raises ValueError for what a person can mend, and Stopped where they asked to stop."""
+def get_ready(
+    config: TrainConfig, world: World, voice: Voice, *, ranks: dict[str, int], rung: str = ""
+) -> Ready:
+    """All of it. Raises ValueError for what a person can mend, and Stopped where they asked to stop.
+
+    Of a run that goes on `ranks` are those of its state, which will be put in place, and `rung` where on the memory
+    ladder it was.
+    """
     voice.say("starting", "Looking at the pictures")
     train_on, held_out = prepare.find(config.data, config.validate, config.seed, on_note=voice.note)
     voice.say("starting", f"Loading {Path(config.model.base).name}")
@@ -49,7 +58,8 @@ def get_ready(config: TrainConfig, world: World, voice: Voice) -> Ready:
     models = load(
         config.model.base, dtype=dtype, prediction=config.model.prediction, clip_skip=config.model.clip_skip
     )
-    memorized = run.home() / "cache" / "models.json"
+    base = cache.identity(models.unet)
+    memorized = run.home() / "cache" / "hashes.json"
     base_hashes = ThreadPoolExecutor(1).submit(metadata.base_hashes, models.path, memorized)
     resolution = config.data.resolution or models.resolution
     with memory.on_device(models, device, "vae"):
@@ -59,12 +69,13 @@ def get_ready(config: TrainConfig, world: World, voice: Voice) -> Ready:
             if held_out
             else None
         )
-    modules = inject(models, config.lora, config.seed)
+    modules = inject(models, config.lora, config.seed, ranks, voice.note)
     captions = data.captions() + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)
-    rung = place(models, device, config, max(w * h for w, h in data.bucket_counts()), world, voice)
+    largest = max(w * h for w, h in data.bucket_counts())
+    placed = place(models, device, config, largest, world, voice, at_least=rung)
     vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
-    return Ready(device, models, base_hashes, data, apart, text, modules, rung, vector)
+    return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector)
 
 
 def encoded(
@@ -80,8 +91,13 @@ def encoded(
     return dataset
 
 
-def inject(models: Models, settings: LoraSettings, seed: int) -> dict[str, int]:
-    """Put new adapters on the model; gives how many layers of each part have one."""
+def inject(
+    models: Models, settings: LoraSettings, seed: int, begun: dict[str, int], on_note: Callable[[str], None]
+) -> dict[str, int]:
+    """Put new adapters on the model, with the update of lora.start in them; gives how many layers of each part have one.
+
+    `begun` are the ranks in the state of a run that goes on: it needs its lora.start no more.
+    """
     parts = models.parts()
     ranks = targets.resolve(
         parts,
@@ -91,7 +107,16 @@ def inject(models: Models, settings: LoraSettings, seed: int) -> dict[str, int]:
         text_encoders=settings.text_encoders,
     )
     alpha = settings.alpha or settings.rank / 2
+    started = formats.load(settings.start, parts, models.family) if settings.start and not begun else None
+    if settings.start and begun:
+        ranks = begun
+    if started:
+        for note in warm.notes(ranks, started.pairs, started.unused, Path(settings.start).name):
+            on_note(note)
+        ranks = warm.ranks_for(ranks, started.pairs)
     layers.inject(parts, ranks, alpha / settings.rank, seed=seed)
+    if started:
+        warm.fill(parts, started.pairs)
     for part in parts.values():
         part.train()  # dropout acts, and checkpointing where it is on
     counts = {part: sum(name.startswith(f"{part}.") for name in ranks) for part in parts}
@@ -110,9 +135,19 @@ def read_captions(
 
 
 def place(
-    models: Models, device: torch.device, config: TrainConfig, pixels: int, world: World, voice: Voice
+    models: Models,
+    device: torch.device,
+    config: TrainConfig,
+    pixels: int,
+    world: World,
+    voice: Voice,
+    *,
+    at_least: str = "",
 ) -> Rung:
-    """Bring what trains to the card, in the form that fits; `pixels` are those of the largest bucket."""
+    """Bring what trains to the card, in the form that fits; `pixels` are those of the largest bucket.
+
+    `at_least` is the rung that a resumed run was on: it had its reason, and 8 bits give other numbers.
+    """
     needs = footprint.Needs(
         models.family.name,
         pixels=pixels,
@@ -123,7 +158,9 @@ def place(
         bytes_per_weight=models.dtype.itemsize,
     )
     mine, why = memory.choose_rung(config.machine.memory, device, models.unet, needs)
-    rung = footprint.RUNGS[world.most(footprint.RUNGS.index(mine), device)]
+    before = next((rung for rung in footprint.RUNGS if rung.name == at_least), footprint.RUNGS[0])
+    lowest = max(footprint.RUNGS.index(mine), footprint.RUNGS.index(before))
+    rung = footprint.RUNGS[world.most(lowest, device)]
     if why:
         voice.note(why)
     memory.take_rung(models.unet, rung)

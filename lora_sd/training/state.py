@@ -1,59 +1,132 @@
-"""What a run needs to go on exactly where it was: adapters, optimizer, loss scale and the step.
+"""What a run needs to go on exactly where it was: adapters, optimizer, loss scale, the step, and what went wrong so far.
 
-Order and randomness are functions of (seed, step), so no generator and no place in the data is saved. One file, replaced whole.
+Order and randomness are functions of (seed, step), so no generator and no place in the data is saved. A state is a file of
+its own, state/000050.pt: 32 bytes of SHA-256, then what torch wrote. The one before stays until the next one is complete.
 """
 
-import os
+import hashlib
+import io
+import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ..lora import layers
-from ..run import put_in_place
+from ..run import written
 from .update import Update
 
-NAME = "latest.pt"
+KEPT = 2  # the newest, and the one before in case the disk loses that
+FIRST_VERSION = "latest.pt"  # of version 0.1.0: no checksum, no number
+DAMAGED = (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError)
 
 
-def save(folder: Path, *, step: int, seconds: float, parts: dict[str, nn.Module], update: Update) -> None:
-    """Write the state of `step`; until it is complete the one before stays. `seconds` is the training time so far."""
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    step: int = 0
+    seconds: float = 0.0  # of training until then
+    rate_factor: float = 1.0  # on the learning rate: halved when the run went back to a good state
+    left_out: int = 0  # steps that changed nothing, for their loss or gradient was no number
+    rung: str = ""  # of the memory ladder
+
+
+def save(folder: Path, progress: Progress, parts: dict[str, nn.Module], update: Update) -> None:
+    """Write a state; until it is complete the ones before stay. Raises OSError, and ArithmeticError for one with NaN."""
+    if not update.vector.values.isfinite().all():
+        raise ArithmeticError(f"The weights of step {progress.step} are not all numbers, and were not saved.")
     values = {
-        "step": step,
-        "seconds": seconds,
+        **progress._asdict(),
         "adapters": {
             name: (pair.down.clone(), pair.up.clone()) for name, pair in layers.adapters(parts).items()
         },
         "optimizer_name": type(update.optimizer).__name__,
         "update": update.state_dict(),
     }
-    temporary = folder / f".{NAME}.tmp"
-    with open(temporary, "wb") as file:
-        torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    put_in_place(temporary, folder / NAME)
+    folder.mkdir(parents=True, exist_ok=True)
+    with written(folder / f"{progress.step:06d}.pt") as file:
+        hashed = _Hashed(file)
+        file.write(bytes(hashed.sha.digest_size))
+        torch.save(values, hashed)
+        file.seek(0)
+        file.write(hashed.sha.digest())
+    _tidy(folder, progress.step)
+
+
+def _tidy(folder: Path, step: int) -> None:
+    """Keep the state of `step` and those before it that are to be kept; later ones are of a way that was given up."""
+    later = [path for path in _newest_first(folder) if _step(path) > step]
+    before = [path for path in _newest_first(folder) if _step(path) < step]
+    for path in [*later, *before[KEPT - 1 :], folder / FIRST_VERSION]:
+        path.unlink(missing_ok=True)
+
+
+class _Hashed(io.RawIOBase):
+    """Writes on to a file, and hashes what goes through."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.sha = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.sha.update(data)
+        return self.file.write(data)
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The state that was saved last, on the CPU; None where there is none."""
-    path = folder / NAME
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    """The newest state that is whole, on the CPU; None where there is none."""
+    found = (_read(path) for path in [*_newest_first(folder), folder / FIRST_VERSION] if path.is_file())
+    return next((values for values in found if values is not None), None)
 
 
-def restore(values: dict[str, Any], parts: dict[str, nn.Module], update: Update) -> tuple[int, float]:
-    """Put a state in place; gives the step it is of and the training seconds until then."""
+def any_in(folder: Path) -> bool:
+    """Whether there is a state, whole or not."""
+    return bool(_newest_first(folder)) or (folder / FIRST_VERSION).exists()
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("*.pt") if path.stem.isdecimal()), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The state in a file; None where it is damaged: cut short, changed on the disk, or no state."""
+    try:
+        data = path.read_bytes()
+        start = 0 if path.name == FIRST_VERSION else 32
+        if start and hashlib.sha256(memoryview(data)[start:]).digest() != data[:start]:
+            return None
+        return torch.load(io.BytesIO(memoryview(data)[start:]), map_location="cpu", weights_only=True)
+    except DAMAGED:
+        return None
+
+
+def progress_of(values: dict[str, Any]) -> Progress:
+    return Progress(**{name: values[name] for name in Progress._fields if name in values})
+
+
+def restore(values: dict[str, Any], parts: dict[str, nn.Module], update: Update) -> Progress:
+    """Put a state in place; gives how far the run was."""
     mine = layers.adapters(parts)
-    if mine.keys() != values["adapters"].keys():
-        raise ValueError("The saved state of this run is of a LoRA with other layers; start a new run.")
+    shapes = {name: (down.shape, up.shape) for name, (down, up) in values["adapters"].items()}
+    if shapes != {name: (pair.down.shape, pair.up.shape) for name, pair in mine.items()}:
+        raise ValueError(
+            "The saved state of this run is of a LoRA with other layers or ranks; put lora.rank, lora.targets and "
+            "lora.ranks back, or start a new run from its file: lora.start."
+        )
     with torch.no_grad():
         for name, (down, up) in values["adapters"].items():
             mine[name].down.copy_(down)
             mine[name].up.copy_(up)
     update.vector.renew()
     update.load_state_dict(values.get("update") or _of_matrices(values, update))
-    return values["step"], values["seconds"]
+    return progress_of(values)
 
 
 def _of_matrices(values: dict[str, Any], update: Update) -> dict[str, Any]:

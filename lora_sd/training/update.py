@@ -65,8 +65,8 @@ class Update:
         optim.set_rate(self.optimizer, learning_rate)
         self._step(bad)
         self.scale.follow(overflow)
-        # a gradient that overflows in fp16 is how the scale finds its place: only the loss tells whether the step was bad
-        result = torch.stack([vector.loss, (lost if self.scale.enabled else bad).float()])
+        # a gradient that overflows in fp16 is how the scale finds its place, as long as it is above 1
+        result = torch.stack([vector.loss, (lost | (overflow & (self.scale.factor <= 1))).float()])
         vector.sums.zero_()
         vector.renew()
         return result
