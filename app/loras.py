@@ -25,7 +25,7 @@ def menu() -> list[tuple[str, str]]:
     entries = [
         (f"{found.name} · {step(path)}", f"{found.folder.name}/{path.name}")
         for found in story.runs()[:MOST_RUNS]
-        for path in reversed(run.checkpoints(found.folder))
+        for path in reversed(story.checkpoints(found.folder))
     ]
     return entries + [(path.stem, str(path)) for path in brought()]
 

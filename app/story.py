@@ -6,6 +6,7 @@ A cache of what is on disk, shared by every tab: reading goes on where it stoppe
 import os
 import statistics
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -106,29 +107,60 @@ def read(folder: Path) -> Story:
     return _story(folder).refresh()
 
 
-_known: dict[Path, tuple[int, Run]] = {}  # folder -> (when its state was written, the run as it was then)
+_known: dict[str, tuple[int, Run]] = {}  # folder -> (when its state was written, the run as it was then)
 
 
 def runs() -> list[Run]:
-    """Every run, newest first; only those whose state has changed are read again."""
-    folders = [path for path in _subfolders(run.home() / "runs")]
-    if any(folder not in _known for folder in folders):
-        _known.update({found.folder: (_stamp(found.folder), found) for found in run.list_runs()})
-    for folder in folders:
-        stamp, found = _known.get(folder, (0, None))
-        if found and (found.state.active or stamp != _stamp(folder)):
-            _known[folder] = (_stamp(folder), replace(found, state=run.read_state(folder)))
-    there = [_known[folder][1] for folder in folders if folder in _known]
-    return sorted(there, key=lambda found: found.folder.name, reverse=True)
+    """Every run, newest first; only those whose state has changed are read again.
+
+    This is asked many times in a poll, so folders are text here: making a Path of each takes longer than asking the disk.
+    """
+    folders = _subfolders(run.home() / "runs")
+    if any(folder not in _known and os.path.exists(f"{folder}/config.toml") for folder in folders):
+        _known.update({str(found.folder): (_stamp(found.folder), found) for found in run.list_runs()})
+    there = []
+    for folder in sorted(folders, key=os.path.basename, reverse=True):
+        if folder not in _known:
+            continue
+        (before, found), stamp = _known[folder], _stamp(folder)
+        if found.state.active or stamp != before:
+            found = replace(found, state=run.read_state(found.folder))
+            _known[folder] = (stamp, found)
+        there.append(found)
+    return there
 
 
-def _subfolders(root: Path) -> list[Path]:
-    return [Path(entry.path) for entry in os.scandir(root) if entry.is_dir()] if root.is_dir() else []
+_listed: dict[
+    Path, tuple[int, list[Path]]
+] = {}  # run folder -> (when a checkpoint came or went, what there was)
+SETTLED_NS = 2 * 10**9  # a folder that was changed this recently may change again under the same time
 
 
-def _stamp(folder: Path) -> int:
-    state = folder / "state.json"
-    return state.stat().st_mtime_ns if state.exists() else 0
+def checkpoints(folder: Path) -> list[Path]:
+    """The run's LoRA files as `run.checkpoints` gives them; the folder is read again only when it has changed."""
+    stamp = _changed(f"{folder}/checkpoints")
+    known, files = _listed.get(folder, (-1, []))
+    if stamp != known:
+        files = run.checkpoints(folder)
+        settled = time.time_ns() - stamp > SETTLED_NS
+        _listed[folder] = (stamp if settled else -1, files)
+    return files
+
+
+def _subfolders(root: Path) -> list[str]:
+    return [entry.path for entry in os.scandir(root) if entry.is_dir()] if root.is_dir() else []
+
+
+def _stamp(folder: Path | str) -> int:
+    return _changed(f"{folder}/state.json")
+
+
+def _changed(path: str) -> int:
+    """When, in nanoseconds; 0 where there is nothing."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def active() -> Run | None:

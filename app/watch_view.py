@@ -101,7 +101,7 @@ def draw_actions(told: Story) -> Node:
             else "Start again"
         )
         buttons += [view.button(where, "resume", run=name)]
-    if run.checkpoints(told.folder):
+    if story.checkpoints(told.folder):
         buttons += [view.button("Try it", "try", cls="" if told.state.active else "primary", run=name)]
     return node("div", *buttons, cls="actions")
 
@@ -209,7 +209,7 @@ def draw_run(found: Run) -> Node:
     buttons = [view.button("Open", "watch", run=name)]
     if state.status in ("interrupted", "stopped", "failed", "paused"):
         buttons.append(view.button("Resume", "resume", run=name))
-    if run.checkpoints(found.folder):
+    if story.checkpoints(found.folder):
         buttons.append(view.button("Try it", "try", run=name))
     return node(
         "li",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-from served import MIB, ROOT, Answer, Meter, Served, Tab, chromium_page, end, served, wiring
+from served import ROOT, Answer, Meter, Served, Tab, chromium_page, end, served, wiring
 from train_speed import aligned
 
 SETTLED = 8  # steps that are not counted: memory pools fill, the first preview is drawn

@@ -59,6 +59,32 @@ def test_the_list_of_runs_follows_what_is_on_disk(recorder):
     assert {found.folder for found in story.runs()} == {recorder.folder, second}
 
 
+def test_runs_that_are_over_are_not_read_again(recorder, monkeypatch):
+    recorder(events.Finished(step=2, path=""))
+    (recorder.folder.parent / "no run").mkdir()
+    story.runs()
+    monkeypatch.setattr(run, "list_runs", lambda: pytest.fail("nothing is new"))
+    monkeypatch.setattr(run, "read_state", lambda folder: pytest.fail("nothing has changed"))
+    assert [found.name for found in story.runs()] == ["tabby"]
+
+
+def test_checkpoints_are_listed_again_only_when_their_folder_has_changed(recorder, monkeypatch):
+    monkeypatch.setattr(story, "SETTLED_NS", -(10**12))
+    folder = recorder.folder / "checkpoints"
+    (folder / "tabby-000002.safetensors").touch()
+    first = story.checkpoints(recorder.folder)
+    assert [path.name for path in first] == ["tabby-000002.safetensors"]
+    assert story.checkpoints(recorder.folder) is first
+    time.sleep(0.02)
+    (folder / "tabby.safetensors").touch()
+    assert [path.name for path in story.checkpoints(recorder.folder)][-1] == "tabby.safetensors"
+
+
+def test_a_folder_that_has_just_changed_is_not_trusted(recorder):
+    (recorder.folder / "checkpoints" / "tabby.safetensors").touch()
+    assert story.checkpoints(recorder.folder) is not story.checkpoints(recorder.folder)
+
+
 def test_smoothing_keeps_a_constant_and_does_not_lag():
     assert story.smooth([0.3] * 5) == pytest.approx([0.3] * 5)
     step_up = story.smooth([0.0] * 50 + [1.0] * 50)
