@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from .paths import shown, typed
+from .paths import is_text, shown, typed
 
 RENAMED: dict[str, str] = {}  # old dotted name -> new one; fails with the new name, translated on resume
 
@@ -29,6 +29,7 @@ PATHS = (
     "output.dir",
 )  # settings that name a place
 MOST_BYTES = 200_000  # of a settings file; they are a few thousand
+DEEP = re.compile(r"(?<![\w\"'-])([\w\"'-]++\s*+\.\s*+){40}")  # a name of so many parts
 MOST_RANK = 1024
 WINDOWS = r"write a Windows path in single quotes, 'C:\new', or with forward slashes, C:/new"
 
@@ -436,7 +437,10 @@ def _read(path: Path) -> dict[str, Any]:
             f"{name} has more than {MOST_BYTES:,} bytes, which no settings file has; choose another."
         )
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
+        if DEEP.search(text):  # Python's reader takes minutes for it
+            raise RecursionError
+        return tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not a TOML file in UTF-8; save it with that encoding.") from error
     except RecursionError as error:
@@ -457,8 +461,14 @@ def parse(values: Mapping[str, Any], folder: Path | None = None) -> TrainConfig:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
         raise ValueError(explain(error)) from error
+    if wrong := next((s.name for s in settings() if not is_text(_written(get(config, s.name)))), None):
+        raise ValueError(f"{wrong} has signs in it that are no text; type it again.")
     places = {name: typed(get(config, name), name) for name in PATHS}
     return config if folder is None else _absolute(config, places, folder)
+
+
+def _written(value: Any) -> str:
+    return "".join(map(str, value)) if isinstance(value, list | dict) else str(value)
 
 
 def _absolute(config: TrainConfig, places: Mapping[str, Path], folder: Path) -> TrainConfig:
@@ -497,8 +507,6 @@ def explain(error: ValidationError) -> str:
             return f"{name} is {value}; {limits['error']}."
         case "model_type" | "model_attributes_type":
             return f"{name} is {value}; it must be a section of settings, [{name}]."
-        case "string_unicode":
-            return f"{name} has signs in it that are no text; type it again."
     return f"{name} is {value}; {first['msg'].replace('Input should be', 'it must be')}."
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 UNTYPED = re.compile(r"[\x00-\x1f\ud800-\udbff]")  # no one types these into a path
-LONGEST = 4096, 255  # bytes of a path and of one name in it, where most is allowed
+LONGEST = 3000, 255  # bytes of a path, with room for the folder it is in, and of one name in it
 
 
 def typed(text: str, what: str) -> Path:
@@ -15,8 +15,8 @@ def typed(text: str, what: str) -> Path:
             f"{what} is {shown(text)!r}, which has a line break, a tab or another sign that no path has; "
             r"in a TOML file write C:\new in single quotes, 'C:\new', or as C:/new."
         )
-    names = os.fsencode(text).split(b"/")
-    if sum(map(len, names)) > LONGEST[0] or max(map(len, names)) > LONGEST[1]:
+    data = os.fsencode(text)
+    if len(data) > LONGEST[0] or max(map(len, data.split(b"/"))) > LONGEST[1]:
         raise ValueError(f"{what} is {shown(text)!r}, which is too long for a path; check what was pasted.")
     try:
         return Path(text).expanduser()

@@ -61,7 +61,7 @@ def locate(source: str) -> Path:
             return snapshot
         raise ValueError(
             f"There is no folder {source}, and no model of that name has been downloaded; "
-            f"to download it from Hugging Face: python -m lora_sd download {source}"
+            f"python -m lora_sd download {source} gets it from Hugging Face."
         )
     raise ValueError(
         f"There is no model at {shown(source)}; give a .safetensors file, a diffusers folder, "

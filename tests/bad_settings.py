@@ -1,0 +1,234 @@
+"""Bad settings: TOML with surprises, values no one means, and flags."""
+
+import os
+from pathlib import Path
+
+from bad import bad, write
+
+from lora_sd import config as cfg
+from lora_sd import flags
+
+
+def toml(folder: Path, text: str | bytes) -> None:
+    cfg.load(write(folder / "run.toml", text))
+
+
+@bad("gone.toml", "There is no settings file")
+def a_settings_file_that_is_not_there(folder):
+    cfg.load(folder / "gone.toml")
+
+
+@bad("run.toml", "There is no settings file")
+def a_pipe_instead_of_a_settings_file(folder):
+    os.mkfifo(folder / "run.toml")
+    cfg.load(folder / "run.toml")
+
+
+@bad("The settings file", "no path has")
+def a_settings_file_with_NUL_in_its_name(folder):
+    cfg.load("run\0.toml")
+
+
+@bad("run.toml", "is not a TOML file")
+def a_settings_file_of_random_bytes(folder):
+    toml(folder, bytes(range(128)))
+
+
+@bad("run.toml", "is not a TOML file in UTF-8")
+def a_settings_file_in_UTF_16(folder):
+    toml(folder, "seed = 1".encode("utf-16"))
+
+
+@bad("run.toml", "has more than 200,000 bytes")
+def a_settings_file_of_100_MB(folder):
+    write(folder / "run.toml", "")
+    os.truncate(folder / "run.toml", 100_000_000)
+    cfg.load(folder / "run.toml")
+
+
+@bad("run.toml", "is nested too deeply")
+def a_list_nested_50_000_deep(folder):
+    toml(folder, "seed = " + "[" * 50_000)
+
+
+@bad("run.toml", "is nested too deeply")
+def a_name_of_20_000_parts(folder):
+    toml(folder, "seed." + "a." * 20_000 + "a = 1")
+
+
+@bad("seed", "too large to show")
+def a_table_nested_2_000_deep(folder):
+    value = 1
+    for _ in range(2000):
+        value = {"a": value}
+    cfg.parse({"seed": value})
+
+
+@bad("run.toml", "is not a TOML file")
+def a_setting_that_is_given_twice(folder):
+    toml(folder, "seed = 1\nseed = 2")
+
+
+@bad("run.toml", "is not a TOML file")
+def a_section_that_is_made_again_by_a_dotted_name(folder):
+    toml(folder, "[lora]\nrank = 4\n[lora.rank]\na = 1")
+
+
+@bad("run.toml", "write a Windows path in single quotes")
+def a_Windows_path_with_unknown_escapes(folder):
+    toml(folder, '[data]\nimages = "C:\\pictures\\cats"')
+
+
+@bad("run.toml", "write a Windows path in single quotes")
+def a_Windows_path_with_half_a_code_point(folder):
+    toml(folder, '[data]\nimages = "C:\\Users\\me"')
+
+
+@bad("data.images", "in single quotes")
+def a_Windows_path_whose_escape_is_a_line_break(folder):
+    toml(folder, '[data]\nimages = "C:\\new"')
+
+
+@bad("model.base", "no path has")
+def a_base_model_with_NUL(folder):
+    toml(folder, '[model]\nbase = "cat\\u0000"')
+
+
+@bad("output.dir", "too long for a path")
+def an_output_folder_of_5_000_letters(folder):
+    toml(folder, f'[output]\ndir = "{"a" * 5000}"')
+
+
+@bad("data.images", "no user of that name")
+def pictures_of_a_user_that_does_not_exist(folder):
+    toml(folder, '[data]\nimages = "~nobody-here/cats"')
+
+
+@bad("optim.learning_rate", "must be a finite number")
+def a_learning_rate_that_is_NaN(folder):
+    toml(folder, "[optim]\nlearning_rate = nan")
+
+
+@bad("optim.learning_rate", "must be a finite number")
+def a_learning_rate_of_1e400(folder):
+    toml(folder, "[optim]\nlearning_rate = 1e400")
+
+
+@bad("optim.max_grad_norm", "must be a finite number")
+def a_gradient_norm_without_end(folder):
+    toml(folder, "[optim]\nmax_grad_norm = inf")
+
+
+@bad("lora.rank", "must be at most 1024")
+def a_rank_of_10_to_the_30(folder):
+    toml(folder, f"[lora]\nrank = 1{'0' * 30}")
+
+
+@bad("run.toml", "is not a TOML file")
+def a_number_of_5_000_digits(folder):
+    toml(folder, f"seed = {'1' * 5000}")
+
+
+@bad("seed", "too large to show")
+def a_number_of_50_000_hexadecimal_digits(folder):
+    toml(folder, f"seed = 0x{'f' * 50_000}")
+
+
+@bad("optim.steps", "must be at least 1")
+def a_negative_number_of_steps(folder):
+    toml(folder, "[optim]\nsteps = -1")
+
+
+@bad("optim.steps", "must be a valid integer")
+def half_a_step(folder):
+    toml(folder, "[optim]\nsteps = 0.5")
+
+
+@bad("output.name", "must be a valid string")
+def a_name_that_is_a_date(folder):
+    toml(folder, "[output]\nname = 2026-01-01")
+
+
+@bad("output.name", "at most 120 characters")
+def a_name_of_a_thousand_letters(folder):
+    toml(folder, f'[output]\nname = "{"a" * 1000}"')
+
+
+@bad("lora", "must be a section of settings")
+def a_list_where_a_section_belongs(folder):
+    toml(folder, "lora = [1, 2]")
+
+
+@bad("lora", "must be a section of settings")
+def a_list_of_sections(folder):
+    toml(folder, "[[lora]]\nrank = 4")
+
+
+@bad("data.images", "must be a valid string")
+def a_section_where_a_text_belongs(folder):
+    toml(folder, "[data.images]\npath = 'cats'")
+
+
+@bad("lora.rnak", "did you mean 'lora.rank'")
+def a_setting_with_a_slip_of_the_pen(folder):
+    toml(folder, "[lora]\nrnak = 4")
+
+
+@bad("${HOME}<script>", "There is no setting")
+def a_setting_named_by_a_script(folder):
+    toml(folder, '"${HOME}<script>" = 1')
+
+
+@bad("a�b c", "There is no setting")
+def a_setting_whose_name_hides_signs(folder):
+    toml(folder, '"a\\u202eb\\nc" = 1')
+
+
+@bad("aaaa…", "There is no setting")
+def a_setting_with_a_name_of_100_000_letters(folder):
+    toml(folder, f"{'a' * 100_000} = 1")
+
+
+@bad("save.every", "write a number of steps")
+def a_share_of_nothing(folder):
+    toml(folder, '[save]\nevery = "often"')
+
+
+@bad("save.every", "write a number of steps")
+def a_share_of_5_000_digits(folder):
+    toml(folder, f'[save]\nevery = "{"9" * 5000}"')
+
+
+@bad("lora.ranks", "must be 0 to 1024")
+def a_rank_of_a_thousand_million_by_a_pattern(folder):
+    toml(folder, '[lora.ranks]\n"unet.*" = 1000000000')
+
+
+@bad("lora.ranks", "must be 0 to 1024")
+def a_negative_rank_by_a_pattern(folder):
+    toml(folder, '[lora.ranks]\n"unet.*" = -1')
+
+
+@bad("version", "must be one of 1")
+def settings_of_a_version_to_come(folder):
+    toml(folder, "version = 2")
+
+
+@bad("data.trigger", "no text")
+def a_flag_with_bytes_that_are_no_text(folder):
+    flags.parse(["--data.trigger", os.fsdecode(b"caf\xe9")], cfg.TrainConfig())
+
+
+@bad("lora.rnak", "did you mean")
+def a_flag_with_a_slip_of_the_pen(folder):
+    flags.parse(["--lora.rnak=4"], cfg.TrainConfig())
+
+
+@bad("lora.ranks", "has no '='")
+def a_rank_by_a_pattern_without_a_rank(folder):
+    flags.parse(["--lora.ranks", "unet"], cfg.TrainConfig())
+
+
+@bad("seed.x", "There is no setting")
+def a_change_below_a_setting(folder):
+    cfg.changed(cfg.TrainConfig(), {"seed.x": 1})
