@@ -13,14 +13,15 @@ def component() -> "view.gr.HTML":
     return view.component("bar")
 
 
-def draw(current: Story | None) -> Node:
-    """The bar while `current` runs, or at rest."""
+def draw(current: Story | None, waiting: int = 0) -> Node:
+    """The bar while `current` runs, or at rest; `waiting` runs stand in line."""
+    more = f" · {waiting} waiting" if waiting else ""
     if current is None:
         return node(
             "div",
             dot("ready"),
             node("span", "Ready", cls="state"),
-            node("span", machine(), cls="quiet"),
+            node("span", f"{machine()}{more}", cls="quiet"),
             cls="bar",
         )
     state = current.state
@@ -30,7 +31,7 @@ def draw(current: Story | None) -> Node:
         dot("active"),
         node("span", f"{title(current)} · {phase(current)}", cls="state"),
         view.bar(share, "Progress of the training"),
-        node("span", facts(current), cls="quiet"),
+        node("span", f"{facts(current)}{more}", cls="quiet"),
         view.button("Watch", "watch", run=current.folder.name),
         view.button("Stop and save", "stop", run=current.folder.name),
         cls="bar",
@@ -50,6 +51,8 @@ def phase(current: Story) -> str:
     state = current.state
     if current.stopping:
         return "stopping and saving"
+    if current.pausing:
+        return "pausing"
     if state.status == "training" and state.step:
         return f"step {state.step:,} of {state.total:,}"
     return state.phase or state.status

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lora_sd import hardware
 from lora_sd.worker import Client
 
 from . import loras, models, places
@@ -68,6 +69,14 @@ def kept(job: Job) -> Path:
     stamps = [Path(path).stat().st_mtime_ns for path, _ in job["loras"]]
     key = hashlib.sha1(json.dumps([job, stamps]).encode()).hexdigest()[:20]
     return places.pictures() / f"{key}.png"
+
+
+def free() -> None:
+    """Give the card's memory to a training. A picture that is being made on the processor goes on."""
+    job = client.job
+    if job and (job["device"] == "cpu" or hardware.best().kind == "cpu"):
+        return
+    client.free()
 
 
 def draw(job: Job) -> Iterator[tuple[int, int] | Path]:

@@ -1,7 +1,6 @@
 """Make: pictures and a trigger word in, a plan with its reasons, and Start. Everything else is Advanced."""
 
 import contextlib
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +9,12 @@ import gradio as gr
 
 from lora_sd import run
 
-from . import form, make_view, models, plan, reach, sheet, story, view
+from . import form, make_view, models, plan, reach, sheet, view
 from .project import FIRST, Choices, Project, example, names, open_project
 from .sheet import Sheet
 from .view import node
 
+START = {False: "Start training", True: "Add to the queue"}  # whether another one trains
 QUALITIES = {"Quick": "Quick · a first look", "Balanced": "Balanced", "Best": "Best · longest"}
 
 
@@ -199,20 +199,14 @@ def begin_download(name: str | None) -> None:
         view.warn(str(error))
 
 
-_one_at_a_time = threading.Lock()  # two tabs may press Start in the same moment
-
-
 def create(values: Mapping[str, Any]) -> Path:
-    """The folder of a new run of what the page says. Raises ValueError where it can't be trained now."""
+    """The folder of a new run of what the page says, which waits. Raises ValueError where it can't be trained."""
     project, choices = chosen(values)
     facts = sheet.fill(project, choices)
     if obstacle := facts.obstacle():
         raise ValueError(obstacle)
-    with _one_at_a_time:
-        if busy := story.active():
-            raise ValueError(f"{busy.name} is still training; stop it first, or wait until it is done.")
-        project.choose(choices)
-        return run.create(facts.config())
+    project.choose(choices)
+    return run.create(facts.config(), status="queued")
 
 
 # -- layout ----------------------------------------------------------------------------------------------------------
@@ -283,9 +277,7 @@ def build(*, remote: bool = False) -> Page:
                     elem_id="quality",
                 )
                 summary = view.component("summary")
-                start_button = gr.Button(
-                    "Start training", variant="primary", interactive=False, elem_id="start"
-                )
+                start_button = gr.Button(START[False], variant="primary", interactive=False, elem_id="start")
                 obstacle = view.component("obstacle")
     automatic = gr.State({})
     with gr.Accordion("Advanced", open=False, elem_id="advanced", elem_classes="fold"):

@@ -10,6 +10,8 @@ from typing import Any
 
 import gradio as gr
 
+from lora_sd import queue
+
 from . import bar, loras, make_view, models, story, try_view, view, watch_page, watch_view
 from .tabs import Shared, Tabs
 from .view import Node
@@ -19,9 +21,9 @@ tabs = Tabs()
 
 def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
     """The views of a tab that watches that run, and the facts that its menus, buttons and chart follow."""
-    current = story.active()
+    current, waiting = story.active(), queue.waiting()
     views = {
-        "bar": bar.draw(story.read(current.folder) if current else None),
+        "bar": bar.draw(story.read(current.folder) if current else None, len(waiting)),
         "try-notice": try_view.draw_notice(),
         "download-state": make_view.draw_download(models.current),
         **watch_page.views(run_id),
@@ -32,6 +34,7 @@ def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
         "models": models.current.finished,
         "downloading": models.current.running,
         "busy": try_view.on_card(),
+        "waits": bool(current or waiting),
         "curve": watch_page.curve(run_id),
     }
     return views, facts

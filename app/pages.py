@@ -12,7 +12,7 @@ from lora_sd.models import find
 
 from . import (
     bar,
-    drawing,
+    line,
     loras,
     make_page,
     models,
@@ -57,7 +57,7 @@ class Pages(NamedTuple):
     def following(self) -> list[gr.components.Component]:
         """What follows facts that change seldom."""
         make, attempt = self.make, self.attempt
-        mine = [make.download, make.cancel_download, make.base, *attempt.loras, attempt.on_cpu]
+        mine = [make.start, make.download, make.cancel_download, make.base, *attempt.loras, attempt.on_cpu]
         return [*mine, self.watch.run, self.clock]
 
 
@@ -88,14 +88,24 @@ def watch(pages: Pages, run_id: str | None) -> Updates:
 def begun(pages: Pages, values: Mapping[str, Any]) -> Updates:
     """A training begins."""
     try:
-        folder = make_page.create(values)
+        return taught(pages, make_page.create(values))
     except ValueError as error:
         return {pages.make.obstacle: node("p", str(error), cls="obstacle")}
-    return trained(pages, folder)
 
 
 def answered(pages: Pages, click: Mapping[str, str]) -> Updates:
     """Do what a button of the bar or of Watch asks for; where it leads."""
+    try:
+        return done(pages, click)
+    except ValueError as error:
+        view.warn(str(error))
+        return {}
+
+
+def done(pages: Pages, click: Mapping[str, str]) -> Updates:
+    if click["act"] in ("up", "down", "leave"):
+        line.change(click["act"], click.get("run", ""))
+        return {}
     folder = run.find(click.get("run", ""))
     if folder is None:
         return {}
@@ -107,23 +117,19 @@ def answered(pages: Pages, click: Mapping[str, str]) -> Updates:
                 pages.attempt, loras.newest(folder.name)
             )
         case "resume":
-            return resumed(pages, folder)
-        case "stop" | "preview" | "save" as asked:
+            return taught(pages, folder)
+        case "accept":
+            return taught(pages, folder, "--accept-changes")
+        case "extend":
+            return taught(pages, folder, "--extend", line.steps(click.get("steps", "")))
+        case "stop" | "pause" | "preview" | "save" as asked:
             run.command(folder, asked)
     return {}
 
 
-def resumed(pages: Pages, folder: Path) -> Updates:
-    if busy := story.active():
-        view.warn(f"{busy.name} is still training; stop it first, or wait until it is done.")
-        return {}
-    return trained(pages, folder)
-
-
-def trained(pages: Pages, folder: Path) -> Updates:
-    """Train the run of `folder`, in the memory that Try it gives back, and watch it."""
-    drawing.client.free()
-    run.start(folder)
+def taught(pages: Pages, folder: Path, *options: str) -> Updates:
+    """Train the run of `folder`, now or when those before it are done, and watch it."""
+    line.begin(folder, *options)
     return watch(pages, folder.name)
 
 
@@ -151,6 +157,8 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
             }
         case "busy":
             return {pages.attempt.on_cpu: gr.update(visible=fact, value=fact)}
+        case "waits":
+            return {pages.make.start: make_page.START[fact]}
         case "pause":
             return {pages.clock: gr.Timer(fact)}
     raise AssertionError(name)
@@ -201,7 +209,7 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def act(event: gr.EventData) -> Any:
         return answered(pages, event._data) or gr.skip()
 
-    for part in (pages.status, watching.header, watching.past):
+    for part in (pages.status, watching.header, watching.line, watching.past):
         part.click(act, None, pages.destinations(), **PRIVATE)
 
     def poll(run_id: str | None, request: gr.Request) -> Any:
@@ -229,6 +237,7 @@ def launch(
     demo: gr.Blocks, *, address: str, port: int, browser: bool, share: bool, auth: tuple[str, str] | None
 ) -> None:
     """Serve the page until the program is ended."""
+    line.keep_going()
     gr.set_static_paths([places.thumbs(), places.pictures()])
     guard = Middleware(Guard, listen=address, share=share)
     demo.launch(

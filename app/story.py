@@ -90,6 +90,11 @@ class Story:
         return self.state.active and (self.folder / "commands" / "stop").exists()
 
     @property
+    def pausing(self) -> bool:
+        """Asked to pause, and about to."""
+        return self.state.active and (self.folder / "commands" / "pause").exists()
+
+    @property
     def memory(self) -> int | None:
         return next((step.memory for step in reversed(self.steps) if step.memory), None)
 

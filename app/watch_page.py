@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from lora_sd import events, run
+from lora_sd import events, queue, run
 
-from . import story, view, watch_view
+from . import queue_view, story, view, watch_view
 from .view import Node, node
 
 CHART_SECONDS = 2  # at most one new chart in this time
@@ -20,10 +20,11 @@ class Page(NamedTuple):
     words: gr.HTML
     chart: gr.LinePlot
     log: gr.HTML
+    line: gr.HTML
     past: gr.HTML
 
     def outputs(self) -> list[gr.components.Component]:
-        return [self.header, self.previews, self.words, self.chart, self.log, self.past]
+        return [self.header, self.previews, self.words, self.chart, self.log, self.line, self.past]
 
 
 # -- handlers --------------------------------------------------------------------------------------------------------
@@ -33,7 +34,8 @@ def views(run_id: str | None) -> dict[str, Node | None]:
     """What the page shows of a run and of all runs, by the names of its parts."""
     folder = run.find(run_id or "")
     runs = story.runs()
-    shown: dict[str, Node | None] = {"past": watch_view.draw_past(runs)}
+    line = queue.places()
+    shown: dict[str, Node | None] = {"past": watch_view.draw_past(runs), "line": queue_view.draw(line)}
     if folder is None and runs:  # the page is still opening and will choose one
         return shown
     if folder is None:
@@ -41,7 +43,7 @@ def views(run_id: str | None) -> dict[str, Node | None]:
         return shown | {"header": empty, "previews": None, "words": None, "log": None}
     told = story.read(folder)
     return shown | {
-        "header": watch_view.draw_header(told),
+        "header": watch_view.draw_header(told, queue_view.where(folder, line)),
         "previews": watch_view.draw_previews(told),
         "words": watch_view.draw_words(told),
         "log": watch_view.draw_log(told),
@@ -117,7 +119,8 @@ def build() -> Page:
             words = view.component("words")
     with gr.Accordion("Log", open=False, elem_classes="fold"):
         log = view.component("log")
+    line = view.component("line")
     with gr.Column(elem_classes="card"):
         gr.Markdown("### All runs")
         past = view.component("past")
-    return Page(menu_of_runs, header, previews, words, chart, log, past)
+    return Page(menu_of_runs, header, previews, words, chart, log, line, past)

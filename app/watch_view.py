@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lora_sd import run
-from lora_sd.run import Run
+from lora_sd.run import Run, State
 
 from . import bar, places, story, view
 from .story import Picture, Story, duration
@@ -30,14 +29,17 @@ WORDS = {
     "failed": "failed",
     "interrupted": "interrupted",
 }
+NOT_BEGUN = "not begun"  # taken out of the line
 REASONS = {
     "interrupted": "It ended without a word: the computer slept or lost power, or the process was ended.",
     "stopped": "Stopped as you asked. What it had learned is saved; it can go on from there.",
+    "paused": "Paused as you asked. Everything is kept; it goes on exactly where it was.",
     "finished": "Your LoRA is ready.",
 }
 
 
-def draw_header(told: Story) -> Node:
+def draw_header(told: Story, place: int = 0) -> Node:
+    """`place` is that of a waiting run in the line, 1 for the next."""
     state = told.state
     share = state.step / state.total if state.total else 0
     return node(
@@ -45,12 +47,12 @@ def draw_header(told: Story) -> Node:
         node(
             "div",
             node("h2", bar.title(told)),
-            node("span", WORDS[state.status], cls=f"badge {state.status}"),
+            node("span", word(state), cls=f"badge {state.status}"),
             cls="title",
         ),
         view.bar(share, "Progress of this run"),
         node("p", progress(told), cls="quiet"),
-        draw_reason(told),
+        draw_reason(told, place),
         draw_actions(told),
         *(node("p", note, cls="note") for note in told.notes[-3:]),
         cls="header",
@@ -71,8 +73,10 @@ def progress(told: Story) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def draw_reason(told: Story) -> Node | None:
+def draw_reason(told: Story, place: int = 0) -> Node | None:
     """Why a run is not going on; for a failed one the sentence first, the details folded."""
+    if told.state.status == "queued":
+        return node("p", waiting(place), cls="note")
     if told.state.status == "failed":
         details = told.failure.details if told.failure else tail(told.folder)
         return node(
@@ -84,33 +88,70 @@ def draw_reason(told: Story) -> Node | None:
         )
     if told.stopping:
         return node("p", "Stopping after this step, and saving …", cls="note")
+    if told.pausing:
+        return node("p", "Pausing after this step; everything is kept …", cls="note")
+    if word(told.state) == NOT_BEGUN:
+        return node("p", "It has not begun. Nothing is lost: start it whenever you like.", cls="note")
     reason = REASONS.get(told.state.status)
     return node("p", reason, cls="note") if reason else None
 
 
+def waiting(place: int) -> str:
+    """What a waiting run at that place says of itself."""
+    if place > 1:
+        return f"{ordinal(place)} in line. It begins by itself when those before it are done."
+    return "Next in line. It begins by itself when the one that is training is done."
+
+
+def ordinal(number: int) -> str:
+    """`1 -> "1st"`, `12 -> "12th"`."""
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
+def word(state: State) -> str:
+    """The status of a run in a person's words."""
+    return NOT_BEGUN if state.status == "stopped" and not state.step else WORDS[state.status]
+
+
 def draw_actions(told: Story) -> Node:
-    name = told.folder.name
+    name, status = told.folder.name, told.state.status
+    begun = any((told.folder / "state").glob("*.pt"))
     buttons = []
     if told.state.active:
         buttons += [view.button("Sample now", "preview", run=name), view.button("Save now", "save", run=name)]
-        buttons += [view.button("Stop and save", "stop", run=name)]
-    elif told.state.status != "finished":
-        where = (
-            f"Resume from step {told.state.step:,}"
-            if any((told.folder / "state").iterdir())
-            else "Start again"
-        )
+        buttons += [view.button("Pause", "pause", run=name), view.button("Stop and save", "stop", run=name)]
+    elif status == "queued":
+        buttons += [view.button("Remove from the line", "leave", run=name)]
+    elif status != "finished":
+        where = f"Resume from step {told.state.step:,}" if begun else "Start again" if told.steps else "Start"
         buttons += [view.button(where, "resume", run=name)]
+    if status == "failed" and told.failure and told.failure.code == "changed":
+        buttons += [view.button("Resume with the changes", "accept", cls="primary", run=name)]
     if story.checkpoints(told.folder):
         buttons += [view.button("Try it", "try", cls="" if told.state.active else "primary", run=name)]
+    if status in ("finished", "stopped", "paused") and begun:
+        buttons += [draw_longer(name)]
     return node("div", *buttons, cls="actions")
+
+
+def draw_longer(run_id: str) -> Node:
+    steps = node("input", type="number", name="steps", value="500", min="1", aria_label="Steps more")
+    return node(
+        "span",
+        view.button("Train longer", "extend", run=run_id),
+        steps,
+        node("span", "steps more"),
+        cls="ask",
+    )
 
 
 def draw_previews(told: Story) -> Node:
     """Prompts × steps; column 0 is the base model without the LoRA."""
     if not told.pictures:
         text = "The first pictures come before the first step: what the model draws without your LoRA."
-        return node("p", text if told.state.active else "This run made no preview pictures.", cls="quiet")
+        ahead = told.state.active or told.state.status == "queued"
+        return node("p", text if ahead else "This run made no preview pictures.", cls="quiet")
     steps = sorted({step for step, _ in told.pictures})
     shown = [steps[i] for i in story.thin(len(steps), MOST_COLUMNS)]
     prompts = {index: picture.prompt for (_, index), picture in sorted(told.pictures.items())}
@@ -208,13 +249,13 @@ def draw_run(found: Run) -> Node:
     name, state = found.folder.name, found.state
     buttons = [view.button("Open", "watch", run=name)]
     if state.status in ("interrupted", "stopped", "failed", "paused"):
-        buttons.append(view.button("Resume", "resume", run=name))
+        buttons.append(view.button("Resume" if state.step else "Start", "resume", run=name))
     if story.checkpoints(found.folder):
         buttons.append(view.button("Try it", "try", run=name))
     return node(
         "li",
         node("b", found.name),
-        node("span", WORDS[state.status], cls=f"badge {state.status}"),
+        node("span", word(state), cls=f"badge {state.status}"),
         node("span", f"{when(found.started)} · step {state.step:,} of {state.total:,}", cls="quiet"),
         node("span", *buttons, cls="actions"),
     )

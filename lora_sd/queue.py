@@ -41,9 +41,14 @@ class Place:
         return (state.status == "queued" or cut_short) and (self.folder / "config.toml").is_file()
 
 
+def places() -> list[Place]:
+    """Who waits, the next one first."""
+    return [place for place in _read()[0] if place.waits]
+
+
 def waiting() -> list[Path]:
     """The runs in line, the next one first."""
-    return [place.folder for place in _read()[0] if place.waits]
+    return [place.folder for place in places()]
 
 
 def find(wanted: str) -> Path:
@@ -65,7 +70,7 @@ def add(folder: Path, *options: str) -> int:
     """
     folder = folder.resolve()
     cfg.load(folder / "config.toml")
-    with _line() as places:
+    with _line() as line:
         state = run.read_state(folder)
         if state.active:
             raise ValueError(f"{folder.name} is training already.")
@@ -73,14 +78,14 @@ def add(folder: Path, *options: str) -> int:
             raise ValueError(
                 f"{folder.name} is finished; to train it longer, say how many steps: --extend 500."
             )
-        known = [place.folder for place in places]
+        known = [place.folder for place in line]
         if folder in known:
             number = known.index(folder)
-            places[number] = Place(str(folder), options or places[number].options, places[number].before)
+            line[number] = Place(str(folder), options or line[number].options, line[number].before)
         else:
-            number = len(places)
-            places.append(Place(str(folder), options, _before(state)))
-            _write(places)  # first: a queued run in no line would not know its options
+            number = len(line)
+            line.append(Place(str(folder), options, _before(state)))
+            _write(line)  # first: a queued run in no line would not know its options
         state.status, state.phase = "queued", "Waiting"
         run.write_state(folder, state)
     return number + 1
@@ -88,31 +93,31 @@ def add(folder: Path, *options: str) -> int:
 
 def remove(folder: Path) -> None:
     """Take a run out of the line. It is as it was before; one that never began can be started from its folder."""
-    with _line() as places:
-        for place in [place for place in places if place.folder == folder]:
+    with _line() as line:
+        for place in [place for place in line if place.folder == folder.resolve()]:
             state = run.read_state(folder)
             state.status, state.phase = place.before, ""
             run.write_state(folder, state)
-            places.remove(place)
+            line.remove(place)
 
 
 def move(folder: Path, number: int) -> None:
     """Put a waiting run at another place in line, 1 for the next."""
-    with _line() as places:
-        if not 1 <= number <= len(places):
-            raise ValueError(f"There is no place {number} in line; it goes from 1 to {len(places)}.")
-        for place in [place for place in places if place.folder == folder]:
-            places.remove(place)
-            places.insert(number - 1, place)
+    with _line() as line:
+        if not 1 <= number <= len(line):
+            raise ValueError(f"There is no place {number} in line; it goes from 1 to {len(line)}.")
+        for place in [place for place in line if place.folder == folder.resolve()]:
+            line.remove(place)
+            line.insert(number - 1, place)
 
 
 def put_back(runs: Iterable[Path]) -> None:
     """Runs that are queued but in no line, because a program was ended or the file was lost, wait at its end."""
-    with _line() as places:
-        known = {place.folder for place in places}
-        for folder in runs:
+    with _line() as line:
+        known = {place.folder for place in line}
+        for folder in (folder.resolve() for folder in runs):
             if folder not in known and run.read_state(folder).status == "queued":
-                places.append(Place(str(folder), before=_before(run.read_state(folder))))
+                line.append(Place(str(folder), before=_before(run.read_state(folder))))
 
 
 def start_next(get_ready: Callable[[], object] = lambda: None) -> Path | None:
@@ -121,11 +126,11 @@ def start_next(get_ready: Callable[[], object] = lambda: None) -> Path | None:
     However many ask at once, it is started once. `get_ready` is called before. A run that can't be started has failed
     and says why; the next one gets its turn.
     """
-    with _line() as places:
-        if active(place.folder.parent for place in places):
+    with _line() as line:
+        if active(place.folder.parent for place in line):
             return None
-        while places:
-            place = places[0]
+        while line:
+            place = line[0]
             try:
                 cfg.load(place.folder / "config.toml")
                 get_ready()
@@ -133,10 +138,10 @@ def start_next(get_ready: Callable[[], object] = lambda: None) -> Path | None:
             except (ValueError, OSError) as error:
                 _fail(place.folder, f"It could not be started: {error}")
             else:
-                _write(places[1:], last=place.folder)
+                _write(line[1:], last=place.folder)
                 return place.folder
             finally:
-                del places[0]
+                del line[0]
     return None
 
 
@@ -145,7 +150,7 @@ def active(roots: Iterable[Path] = ()) -> Path | None:
     last = _read()[1]
     folders = {run.home() / "runs", *roots, *([last.parent] if last else [])}
     found = (each.folder for folder in folders for each in run.list_runs(folder) if each.state.active)
-    return next(found, None)
+    return next((folder.resolve() for folder in found), None)
 
 
 def go_on(ended: Path) -> None:

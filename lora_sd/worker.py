@@ -36,11 +36,13 @@ class Client:
         self.process: subprocess.Popen[str] | None = None
         self.turn = threading.Lock()
         self.number = 0
+        self.job: Message | None = None  # what is being made
 
     def generate(self, **job: Any) -> Iterator[Message]:
         """Events of one picture, the last of kind done, failed or cancelled. Leaving early cancels it."""
         with self.turn:
             process = self._running()
+            self.job = job
             self.number += 1
             number, ended = self.number, False
             try:
@@ -54,6 +56,7 @@ class Client:
                 ended = True
                 yield {"id": number, "kind": "failed", "text": _last_words(process)}
             finally:
+                self.job = None
                 if not ended:
                     self.cancel()
 
@@ -64,10 +67,10 @@ class Client:
 
     def free(self) -> None:
         """Give all memory back, the card's too, by ending the process; the next picture starts it again."""
-        if self.process:
-            self.process.terminate()
-            self.process.wait()
-            self.process = None
+        process, self.process = self.process, None
+        if process:
+            process.terminate()
+            process.wait()
 
     @property
     def alive(self) -> bool:

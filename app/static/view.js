@@ -1,5 +1,5 @@
 // Builds the page part that `props.value` describes ({tag, attributes, children} or text) out of DOM calls,
-// reusing the nodes that are there. Clicks on [data-act] go to Python; [data-after] opens a comparison.
+// reusing the nodes that are there. Clicks on [data-act] go to Python with the fields of their .ask; [data-after] opens a comparison.
 // news.js draws here, too: what it brought before this view was there lies in `shownViews`.
 
 function make(tree, old) {
@@ -50,13 +50,17 @@ function compare(before, after, title) {
   dialog.showModal();
 }
 
+// What is written in the fields beside a button.
+const answers = (ask) => Object.fromEntries([...(ask?.querySelectorAll('input') ?? [])].map((field) => [field.name, field.value]));
+
 const draw = (tree) => fill(element.querySelector('.view'), tree ? [tree] : []);
-(window.drawView ??= {})[props.name] = draw;
-draw(window.shownViews?.[props.name] ?? props.value);
+const name = element.closest('.block').id; // props are not there yet in a part that was folded away
+(window.drawView ??= {})[name] = draw;
+draw(window.shownViews?.[name] ?? props.value);
 watch('value', () => draw(props.value));
 element.addEventListener('click', (event) => {
   const target = event.target.closest('[data-act], [data-after]');
   if (!target) return;
   if (target.dataset.after) compare(target.dataset.before, target.dataset.after, target.dataset.title);
-  else trigger('click', { ...target.dataset });
+  else trigger('click', { ...target.dataset, ...answers(target.closest('.ask')) });
 });
