@@ -140,7 +140,7 @@ def problem(item: Item) -> str | None:
             case suffix if suffix in CAPTIONS:
                 captions.read(source)
             case _:
-                return f"{name} is not a picture, a caption or a zip."
+                return f"{name} is not a picture, a caption or a zip; leave it out."
     except ValueError as error:  # unpacked from a zip it has a number for a name
         return str(error).replace(shown(source.name), name, 1)
     return None
@@ -179,7 +179,7 @@ def _entries(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, PurePosixP
 
 def _check(path: Path, entries: list[tuple[zipfile.ZipInfo, PurePosixPath]]) -> None:
     for info, relative in entries:
-        entry = f"its entry {shown(info.filename)!r}"
+        entry = f"its entry '{shown(info.filename)}'"
         if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
             raise Refused(f"{entry} points outside the zip; drop the pictures themselves")
         if stat.S_ISLNK(info.external_attr >> 16):

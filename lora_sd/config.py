@@ -424,7 +424,7 @@ def load(path: str | Path) -> TrainConfig:
     """
     path = typed(str(path), "The settings file")
     if not path.is_file():
-        raise ValueError(f"There is no settings file at {shown(path)}.")
+        raise ValueError(f"There is no settings file at {shown(path)}; check its spelling.")
     return parse(_read(path), folder=path.resolve().parent)
 
 
@@ -507,15 +507,22 @@ def explain(error: ValidationError) -> str:
             return f"{name} is {value}; {limits['error']}."
         case "model_type" | "model_attributes_type":
             return f"{name} is {value}; it must be a section of settings, [{name}]."
-    return f"{name} is {value}; {first['msg'].replace('Input should be', 'it must be')}."
+    must = (
+        first["msg"]
+        .partition(",")[0]
+        .replace("Input should be", "it must be")
+        .replace("String should", "it may")
+    )
+    must = must.replace("a valid string", "a text").replace("a valid integer", "a whole number")
+    return f"{name} is {value}; {must}."
 
 
 def _told(value: Any) -> str:
     """A value in a sentence; of a large one, how it begins."""
     try:
-        return shown(repr(value))
+        return shown(repr(value) if isinstance(value, str | list | dict) else value)
     except (RecursionError, ValueError):  # tables in tables without end, a number of thousands of digits
-        return f"a {type(value).__name__} too large to show"
+        return f"a {'number' if isinstance(value, int) else 'table'} too large to show"
 
 
 def unknown(name: str) -> str:

@@ -26,7 +26,7 @@ def typed(text: str, what: str) -> Path:
         ) from error
 
 
-def shown(name: object, most: int = 120) -> str:
+def shown(name: object, most: int = 300) -> str:
     """A name in a sentence: on one line, not too long, and nothing in it that hides or turns what follows.
 
     >>> shown("a\\nb"), shown("gpj.\\u202etac.png"), shown("aaaa", most=2)

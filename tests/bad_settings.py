@@ -139,12 +139,12 @@ def a_negative_number_of_steps(folder):
     toml(folder, "[optim]\nsteps = -1")
 
 
-@bad("optim.steps", "must be a valid integer")
+@bad("optim.steps", "must be a whole number")
 def half_a_step(folder):
     toml(folder, "[optim]\nsteps = 0.5")
 
 
-@bad("output.name", "must be a valid string")
+@bad("output.name", "must be a text")
 def a_name_that_is_a_date(folder):
     toml(folder, "[output]\nname = 2026-01-01")
 
@@ -164,7 +164,7 @@ def a_list_of_sections(folder):
     toml(folder, "[[lora]]\nrank = 4")
 
 
-@bad("data.images", "must be a valid string")
+@bad("data.images", "must be a text")
 def a_section_where_a_text_belongs(folder):
     toml(folder, "[data.images]\npath = 'cats'")
 
