@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no tes
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 settings.register_profile("here", deadline=None, derandomize="CI" in os.environ)  # a busy machine is no bug
 settings.load_profile("here")
@@ -66,6 +67,18 @@ def tiny_models(tiny_folder) -> Callable:
     from lora_sd.models.load import load
 
     return lambda name, **options: load(str(tiny_folder(name)), **options)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three pictures of two shapes, with captions."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, size in enumerate([(128, 128), (160, 96), (128, 128)]):
+        noise = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(index))
+        Image.fromarray(noise.to(torch.uint8).numpy()).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(f"picture {index}")
+    return folder
 
 
 @pytest.fixture

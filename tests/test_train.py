@@ -1,4 +1,3 @@
-import itertools
 import json
 import shutil
 
@@ -6,50 +5,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from small_runs import at_calls, body, config_for, stop_at
 
 from lora_sd import config as cfg
 from lora_sd import events, run
 from lora_sd.footprint import RUNGS
 from lora_sd.lora import packed
-from lora_sd.training import loop, loss, state
+from lora_sd.training import loss, state
 from lora_sd.training.train import Stopped, train
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Three pictures of two shapes, with captions."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for index, size in enumerate([(128, 128), (160, 96), (128, 128)]):
-        noise = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(index))
-        Image.fromarray(noise.to(torch.uint8).numpy()).save(folder / f"{index}.png")
-        (folder / f"{index}.txt").write_text(f"picture {index}")
-    return folder
-
-
-def config_for(base, pictures, **changes):
-    quick = {
-        "model.base": str(base),
-        "data.images": str(pictures),
-        "lora.rank": 2,
-        "optim.steps": 4,
-        "optim.batch_size": 2,
-        "optim.learning_rate": 1e-2,
-        "preview.every": 0,
-        "save.every": 0,
-        "save.dtype": "fp32",
-    }
-    return cfg.changed(cfg.TrainConfig(), {**quick, **changes})
-
-
-def stop_at(step, word="stop"):
-    """An `on_event` that asks for `word` when `step` is done."""
-
-    def listen(event):
-        if isinstance(event, events.Step) and event.step == step:
-            run.command(run.list_runs()[0].folder, word)
-
-    return listen
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd2-v", "sdxl"])
@@ -84,12 +47,6 @@ def test_10_steps_are_5_and_5_bit_for_bit(tiny_folder, pictures, schedule, text_
     assert body(whole) == body(resumed)
     steps = [e.step for e in run.read_events(stopped)[0] if isinstance(e, events.Step)]
     assert steps == list(range(11))
-
-
-def body(path):
-    """The tensors' bytes of a file: the header tells the time."""
-    data = path.read_bytes()
-    return data[8 + int.from_bytes(data[:8], "little") :]
 
 
 def test_a_run_of_the_first_version_goes_on_where_it_was(tiny_folder, pictures):
@@ -231,17 +188,6 @@ def test_two_runs_in_one_process_do_not_influence_each_other(tiny_folder, pictur
     first = train(config_for(tiny_folder("sd15"), pictures))
     train(config_for(tiny_folder("sd15"), pictures, **{"lora.targets": "full", "seed": 1}))
     assert body(first) == body(train(config_for(tiny_folder("sd15"), pictures)))
-
-
-def at_calls(monkeypatch, calls, change):
-    """Let `change` have the losses of these calls of the loss, counted from 1."""
-    real, count = loop.denoising_loss, itertools.count(1)
-
-    def changed(*args, **options):
-        losses = real(*args, **options)
-        return change(losses) if next(count) in calls else losses
-
-    monkeypatch.setattr(loop, "denoising_loss", changed)
 
 
 def no_memory(losses):

@@ -135,10 +135,14 @@ class Campaign:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--settings", type=json.loads, default=SETTINGS, help="other ones, as JSON by dotted name")
+    parser.add_argument(
+        "--settings", type=json.loads, default=SETTINGS, help="other ones, as JSON by dotted name"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["LORA_SD_HOME"] = home
