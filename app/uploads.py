@@ -1,5 +1,6 @@
 """Pictures a person hands over (files, a zip, a folder) become safe copies in a project; what can't be read is named."""
 
+import errno
 import hashlib
 import shutil
 import stat
@@ -161,7 +162,10 @@ def unzip(path: Path, folder: Path) -> list[Item]:
     except Refused as error:
         raise ValueError(f"{name} was not opened: {error}.") from error
     except OSError as error:
-        if error.errno:  # of the disk that it is unpacked to
+        if error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # of the disk that it is unpacked to, not of an offset in the zip
             raise
         raise ValueError(f"{name} {BROKEN}") from error
     except Exception as error:  # zipfile and zlib have a dozen kinds for what is wrong in it

@@ -255,7 +255,7 @@ def safe_name(name: str) -> str:
     reserved = re.fullmatch(
         r"(con|prn|aux|nul|conin|conout|com[\d¹²³]|lpt[\d¹²³])(\..*)?", kept, re.IGNORECASE
     )
-    return f"{kept}_" if reserved else kept
+    return f"{reserved[1]}_{reserved[2] or ''}" if reserved else kept  # con.txt is a device as con is
 
 
 def write_text(path: Path, text: str) -> None:
