@@ -7,7 +7,7 @@ import signal
 import pytest
 from test_journey import SLOW, set_advanced
 
-from lora_sd import run
+from lora_sd import config, queue, run
 
 pytestmark = pytest.mark.browser
 
@@ -66,3 +66,35 @@ def expect_line(page, *wishes: str) -> None:
     expect(page.locator("#line li")).to_have_count(len(wishes))
     for row, wish in enumerate(wishes):
         expect(page.locator("#line li").nth(row)).to_contain_text(wish)
+
+
+def test_a_run_that_nobody_started_by_hand_is_paused_goes_on_and_is_trained_longer(app, page):
+    """It is put in line by another program; this one begins it, before any page is open."""
+    from playwright.sync_api import expect
+
+    settings = {
+        "data.images": "starter:streamline",
+        "optim.steps": 3000,
+        "optim.batch_size": 1,
+        "lora.rank": 2,
+    }
+    quiet = {"preview.every": 0, "save.every": 0, "output.name": "icons"}
+    folder = run.create(config.changed(config.TrainConfig(), settings | quiet), status="queued")
+    queue.add(folder)
+
+    page.goto(f"{app.url}?tab=watch&run={folder.name}")
+    header = page.locator("#header")
+    expect(header).to_contain_text(re.compile(r"step [1-9]"), timeout=SLOW)
+    header.get_by_role("button", name="Pause").click()
+    expect(header.locator(".badge")).to_have_text("paused", timeout=SLOW)
+    paused = run.read_state(folder).step
+    header.get_by_role("button", name=f"Resume from step {paused:,}").click()
+    expect(header).to_contain_text(re.compile(rf"step (?!{paused} )\d+ of 3,000 · .* left"), timeout=SLOW)
+    header.get_by_role("button", name="Stop and save").click()
+    expect(header.locator(".badge")).to_have_text("stopped and saved", timeout=SLOW)
+
+    header.get_by_label("Steps more").fill("200")
+    header.get_by_role("button", name="Train longer").click()
+    expect(header).to_contain_text("of 3,200", timeout=SLOW)
+    header.get_by_role("button", name="Stop and save").click()
+    expect(header.locator(".badge")).to_have_text("stopped and saved", timeout=SLOW)
