@@ -47,11 +47,11 @@ def draw_changed(facts: Sheet) -> Node:
 
 
 def _word(value: Any) -> str:
-    return (
-        {None: form.AUTOMATIC, "": "nothing", True: "on", False: "off"}.get(value, str(value))
-        if not isinstance(value, list | dict)
-        else (str(value) if value else "nothing")
-    )
+    if isinstance(value, list):
+        return " · ".join(value) or "nothing"
+    if isinstance(value, dict):
+        return " · ".join(f"{name} = {part}" for name, part in value.items()) or "nothing"
+    return {None: form.AUTOMATIC, "": "nothing", True: "on", False: "off"}.get(value, str(value))
 
 
 def draw_pictures(project: Project) -> Node:

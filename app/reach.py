@@ -13,8 +13,6 @@ from lora_sd.models.find import HUB_NAME
 
 from . import places, uploads
 
-# Settings that name a file or folder. The base model is looked up in its menu.
-PATHS = {"data.images", "validate.images", "lora.start", "output.dir"}
 SHIPPED = re.compile(r"starter:\w+(/\w+)?")
 
 confined = False  # whether others can reach the page: set once, before it is built
@@ -23,9 +21,11 @@ confined = False  # whether others can reach the page: set once, before it is bu
 def check(config: cfg.TrainConfig) -> None:
     """Raises ValueError for a setting that leads elsewhere."""
     if confined:
-        for name in PATHS & {setting.name for setting in cfg.settings()}:
+        for name in cfg.PATHS:
             value = cfg.get(config, name)
-            if value and not SHIPPED.fullmatch(value):
+            if (
+                name != "model.base" and value and not SHIPPED.fullmatch(value)
+            ):  # that is looked up in its menu
                 at_home(value, name)
 
 
