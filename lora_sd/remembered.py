@@ -23,12 +23,18 @@ class Remembered(Generic[T]):
             self.known = known if isinstance(known, dict) else {}
         self.saved = len(self.known)
 
+    def __contains__(self, path: Path) -> bool:
+        return self._key(path) in self.known
+
     def __getitem__(self, path: Path) -> T:
-        stat = path.stat()
-        key = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
+        key = self._key(path)
         if key not in self.known:
             self.known[key] = self.compute(path)
         return self.known[key]
+
+    def _key(self, path: Path) -> str:
+        stat = os.stat(path)
+        return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
 
     def save(self) -> None:
         """Write what is new, if anything is."""

@@ -133,6 +133,8 @@ def _is_picture(path: Path) -> bool:
     """Whether it is named as a picture or begins like one; what is named so and is none is found by the check."""
     if path.suffix.lower() in SUFFIXES:
         return True
+    if path.suffix.lower() in cap.SUFFIXES:  # as many as pictures: not opened to find out
+        return False
     try:
         if not path.is_file():  # a pipe would be waited for without end
             return False

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -24,13 +25,22 @@ class Shelf:
     """Cache files, kept in memory as far as `keep` bytes go.
 
     First come, first kept: an epoch looks at all files equally often, so making room for one would only lose another.
+    `needs` are the tensors without which a file is a damaged one.
     """
 
-    def __init__(self, keep: int):
+    def __init__(self, keep: int, needs: Iterable[str] = ()):
         self.room = keep  # bytes
+        self.needs = frozenset(needs)
         self.kept: dict[Path, dict[str, Tensor]] = {}
         self.sound: dict[Path, tuple[int, int]] = {}  # size and time of change when the checksum was right
         self.lock = threading.Lock()
+
+    def has(self, path: Path) -> bool:
+        """Whether there is such a file, by its size: its content is read, and checked, when it is wanted."""
+        try:
+            return path in self.kept or os.stat(path).st_size > CHECKSUM
+        except FileNotFoundError:
+            return False
 
     def read(self, path: Path) -> dict[str, Tensor] | None:
         """The tensors of a file, not to be written to; None where there is none, or a damaged one."""
@@ -42,6 +52,8 @@ class Shelf:
             return None
         state = (stat.st_size, stat.st_mtime_ns)
         found = read(path, verify=self.sound.get(path) != state)
+        if found is not None and not self.needs <= found.keys():
+            return None
         if found is not None:
             self.sound[path] = state
             self._keep(path, found)
