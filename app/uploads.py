@@ -117,7 +117,8 @@ def _place(item: Item, images: Path) -> Path:
 def _safe(relative: PurePosixPath) -> Path:
     *folders, name = relative.parts
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()
-    return Path(*map(run.safe_name, folders), run.safe_name(stem) + suffix)
+    plain = (run.safe_name(folder).replace(".", "_") for folder in folders)  # no file is named like one of these
+    return Path(*plain, run.safe_name(stem) + suffix)
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -158,3 +158,22 @@ def test_floating_point_pixels_are_refused(tmp_path: Path):
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a\.png can't be opened \(No such file"):
         images.check(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_is_none_is_upright(tmp_path: Path, quadrants, value):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = value
+    quadrants.save(tmp_path / "a.jpg", exif=exif)
+    assert images.check(tmp_path / "a.jpg") == images.rgb(tmp_path / "a.jpg").size == (48, 32)
+
+
+def test_damaged_exif_is_upright(tmp_path: Path, quadrants):
+    quadrants.save(tmp_path / "a.jpg", exif=b"Exif\0\0garbage" * 20)
+    assert images.check(tmp_path / "a.jpg") == images.rgb(tmp_path / "a.jpg").size == (48, 32)
+
+
+@pytest.mark.filterwarnings("ignore:Image size")  # pytest listens to what the program does not
+def test_a_large_picture_is_no_bomb(tmp_path: Path):
+    Image.new("1", (12_000, 8_000)).save(tmp_path / "a.png")
+    assert images.check(tmp_path / "a.png") == (12_000, 8_000)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from lora_sd.remembered import Remembered
 
 
@@ -35,3 +37,14 @@ def test_a_damaged_memory_is_only_forgotten(tmp_path: Path):
 def test_nothing_new_writes_nothing(tmp_path: Path):
     Remembered(tmp_path / "memory.json", Path.read_text).save()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("memory", ["[1, 2]", "5", '"text"', "null", "[" * 100_000])
+def test_a_memory_of_another_kind_is_only_forgotten(tmp_path: Path, memory):
+    (tmp_path / "memory.json").write_text(memory)
+    file = tmp_path / "model"
+    file.write_text("one")
+    remembered = Remembered(tmp_path / "memory.json", Path.read_text)
+    assert remembered[file] == "one"
+    remembered.save()
+    assert Remembered(tmp_path / "memory.json", len)[file] == "one"

@@ -58,3 +58,11 @@ def test_processes_of_one_machine_share_the_memory(monkeypatch):
     assert store.memory_to_keep() == 2**30
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert store.memory_to_keep() == 2**28
+
+
+def test_a_right_checksum_of_something_else_is_a_damaged_file(tmp_path: Path):
+    path, shelf = tmp_path / "a.bin", store.Shelf(keep=0, needs=("x",))
+    path.write_bytes(store._checksum(b"not tensors") + b"not tensors")
+    assert store.read(path) is None
+    store.write(path, {"y": KIB["x"]})
+    assert shelf.read(path) is None

@@ -156,3 +156,23 @@ def test_a_thumbnail_is_small_encoded_anew_and_made_once(tmp_path):
     made = small.stat().st_mtime_ns
     assert Image.open(small).size == (192, 96) and Image.open(small).format == "WEBP"
     assert thumbnail(source, tmp_path / "thumbs") == small and small.stat().st_mtime_ns == made
+
+
+def test_names_that_no_disk_would_keep_apart_all_arrive(images, tmp_path):
+    entries = {}
+    for number, name in enumerate(
+        ["a.png", "a.png/b.png", "a?.png", "a*.png", "caf\u00e9.png", "cafe\u0301.png", "con.png"]
+    ):
+        entries[name] = picture(tmp_path / f"{number}.png", size=(8 + number, 8)).read_bytes()
+    added = add([zipped(tmp_path / "set.zip", entries)], images)
+    assert (added.pictures, added.skipped) == (7, [])
+    assert names(images) == [
+        *("a-2.png", "a-3.png", "a.png", "a_png/b.png"),
+        *("caf\u00e9-2.png", "caf\u00e9.png", "con_.png"),
+    ]
+
+
+def test_a_name_of_255_bytes_in_any_script_arrives(images, tmp_path):
+    data = picture(tmp_path / "a.png").read_bytes()
+    entries = {f"{'漢' * 83}.png": data, f"{chr(0x20000) * 60}/{'a' * 250}.png": data}
+    assert add([zipped(tmp_path / "set.zip", entries)], images).pictures == 2
