@@ -22,8 +22,8 @@ SECONDS_TO_START = 120
 class App:
     """The program as a person starts it; `restart` is what a crash or a reboot of the page looks like."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home, self.options = home, options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -33,7 +33,7 @@ class App:
     def start(self) -> None:
         self.log = open(self.home / "app.log", "ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.main", "--no-browser", "--port", str(self.port)],
+            [sys.executable, "-m", "app.main", "--no-browser", "--port", str(self.port), *self.options],
             cwd=ROOT,
             env={**os.environ, "LORA_SD_HOME": str(self.home), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"},
             stdout=self.log,
