@@ -49,6 +49,8 @@ def save(folder: Path, progress: Progress, parts: dict[str, nn.Module], update: 
         hashed = _Hashed(file)
         file.write(bytes(hashed.sha.digest_size))
         torch.save(values, hashed)
+        if hashed.error:
+            raise hashed.error
         file.seek(0)
         file.write(hashed.sha.digest())
     _tidy(folder, progress.step)
@@ -63,17 +65,23 @@ def _tidy(folder: Path, step: int) -> None:
 
 
 class _Hashed(io.RawIOBase):
-    """Writes on to a file, and hashes what goes through."""
+    """Writes on to a file, and hashes what goes through. Keeps an OSError of the file, which torch would translate."""
 
     def __init__(self, file: IO[bytes]):
         self.file, self.sha = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.sha.update(data)
-        return self.file.write(data)
+        try:
+            if self.error is None:
+                self.file.write(data)
+        except OSError as error:
+            self.error = error
+        return len(data)
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -22,10 +22,10 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-import harness
+import harness  # noqa: E402
 
-from lora_sd import config as cfg
-from lora_sd import run
+from lora_sd import config as cfg  # noqa: E402
+from lora_sd import run  # noqa: E402
 
 SETTINGS = {
     "data.images": "starter:streamline",
