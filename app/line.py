@@ -27,7 +27,7 @@ def begin(folder: Path, *options: str) -> None:
 def steps(text: str) -> str:
     """How much longer a run is to be trained. Raises ValueError for what is no number of steps."""
     number = text.strip().replace(",", "")
-    if not (number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST_STEPS):
+    if not (number.isascii() and number.isdecimal() and len(number) < 9 and 1 <= int(number) <= MOST_STEPS):
         raise ValueError(f"Write how many steps more, a number from 1 to {MOST_STEPS:,}, like 500.")
     return str(int(number))
 
@@ -44,23 +44,23 @@ def change(act: str, run_id: str) -> None:
                 queue.move(folder, new)
 
 
-def look(busy: Path | None) -> Path | None:
-    """Start the next run if none is training; the run that is, so that another one can be told from it the next time.
+def look(busy: str | None) -> str | None:
+    """Start the next run if none is training; the id of the run that is, so that another one can be told from it next time.
 
     A trainer or the command line may have started it: then the card's memory is given back here.
     """
-    now = story.active()
-    if now is None:
-        known = {folder.name for folder in queue.waiting()}
-        queued = [found.folder for found in story.runs() if found.state.status == "queued"]
-        if {folder.name for folder in queued} - known:
-            queue.put_back(queued)
-        if queued or known:
-            queue.start_next(drawing.free)
-        now = story.active()
-    elif now.folder != busy:
-        drawing.free()
-    return now.folder if now else None
+    runs = story.runs()
+    training = next((found.folder.name for found in runs if found.state.active), None)
+    if training:
+        if training != busy:
+            drawing.free()
+        return training
+    known = {folder.name for folder in queue.waiting()}
+    queued = [found.folder for found in runs if found.state.status == "queued"]
+    if {folder.name for folder in queued} - known:
+        queue.put_back(queued)
+    started = queue.start_next(drawing.free) if queued or known else None
+    return started.name if started else None
 
 
 def go_on() -> None:

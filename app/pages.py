@@ -121,7 +121,7 @@ def done(pages: Pages, click: Mapping[str, str]) -> Updates:
         case "accept":
             return taught(pages, folder, "--accept-changes")
         case "extend":
-            return taught(pages, folder, "--extend", line.steps(click.get("steps", "")))
+            return taught(pages, folder, "--extend", line.steps(str(click.get("steps", ""))))
         case "stop" | "pause" | "preview" | "save" as asked:
             run.command(folder, asked)
     return {}

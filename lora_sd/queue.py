@@ -10,6 +10,7 @@ the next one (`start_next`): the page does, the command line, and every trainer 
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from . import config as cfg
 from . import lock, run
 
+SETTLED = 10.0  # seconds after which a queued run is not about to be put in line any more
 BUSY = "The line of waiting runs is being changed by another program; try again in a moment."
 
 
@@ -112,12 +114,16 @@ def move(folder: Path, number: int) -> None:
 
 
 def put_back(runs: Iterable[Path]) -> None:
-    """Runs that are queued but in no line, because a program was ended or the file was lost, wait at its end."""
+    """Runs that are queued but in no line, because a program was ended or the file was lost, wait at its end.
+
+    One that has just been made is about to be put in by its maker.
+    """
     with _line() as line:
         known = {place.folder for place in line}
         for folder in (folder.resolve() for folder in runs):
-            if folder not in known and run.read_state(folder).status == "queued":
-                line.append(Place(str(folder), before=_before(run.read_state(folder))))
+            state = run.read_state(folder)
+            if folder not in known and state.status == "queued" and time.time() - state.t > SETTLED:
+                line.append(Place(str(folder), before=_before(state)))
 
 
 def start_next(get_ready: Callable[[], object] = lambda: None) -> Path | None:

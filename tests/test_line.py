@@ -77,13 +77,14 @@ def test_those_who_wait_move_and_leave(calls):
     assert cow not in queue.waiting() and "not begun" in header(cow) and "Start" in header(cow)
 
 
-def test_the_next_begins_with_no_page_open_and_gets_the_cards_memory(calls):
+def test_the_next_begins_with_no_page_open_and_gets_the_cards_memory(calls, monkeypatch):
+    monkeypatch.setattr(queue, "SETTLED", 0)
     cat, dog = create("cat"), create("dog")
     queue.add(cat)
     busy = line.look(None)
-    assert busy == cat and line.look(busy) == cat and calls == ["free", (cat.name,)]
+    assert busy == cat.name and line.look(busy) == cat.name and calls == ["free", (cat.name,)]
     run.write_state(cat, run.State(status="finished"))
-    assert line.look(busy) == dog, "it is queued, though its line was lost"
+    assert line.look(busy) == dog.name, "it is queued, though its line was lost"
 
 
 def test_a_run_that_another_program_started_gets_the_cards_memory_once(calls):

@@ -272,9 +272,12 @@ queue.start_next()
     assert_trained_once(alone)
 
 
-def test_queued_runs_in_no_line_are_put_at_its_end(three):
+def test_queued_runs_in_no_line_are_put_at_its_end(three, monkeypatch):
     (run.home() / "queue" / "queue.json").write_text("{ half a")
     assert queue.waiting() == []
+    queue.put_back(three)
+    assert queue.waiting() == [], "their maker may be about to put them in"
+    monkeypatch.setattr(queue, "SETTLED", 0)
     queue.put_back(sorted(three))
     assert queue.waiting() == sorted(three)
     queue.put_back(three)
