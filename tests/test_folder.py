@@ -253,3 +253,31 @@ def test_a_folder_that_is_none_is_one_sentence(tmp_path: Path, make, said):
 def test_no_folder_given_is_one_sentence():
     with pytest.raises(ValueError, match=r"No folder of pictures was given; set data\.images"):
         find_examples("")
+
+
+def test_a_good_picture_is_decoded_once_and_a_changed_one_again(tmp_path: Path, monkeypatch):
+    pictures, memory = tmp_path / "pictures", tmp_path / "good.json"
+    pictures.mkdir()
+    for number in range(3):
+        Image.new("RGB", (48, 32), "red").save(pictures / f"{number}.png")
+    (pictures / "cut.png").write_bytes(b"\x89PNG")
+    decoded = []
+    check = images.check
+    monkeypatch.setattr(images, "check", lambda path: decoded.append(path.name) or check(path))
+
+    def find():
+        decoded.clear()
+        found = find_examples(pictures, trigger="x", on_bad_image="skip", memory=memory)
+        return {example.path.name: example.size for example in found.examples}
+
+    assert find() == {"0.png": (48, 32), "1.png": (48, 32), "2.png": (48, 32)}
+    assert sorted(decoded) == ["0.png", "1.png", "2.png", "cut.png"]
+    Image.new("RGB", (32, 64), "blue").save(pictures / "1.png")
+    assert find() == {"0.png": (48, 32), "1.png": (32, 64), "2.png": (48, 32)}
+    assert sorted(decoded) == ["1.png", "cut.png"]
+
+
+def test_caption_files_are_not_opened_to_see_whether_they_are_pictures(tmp_path: Path):
+    Image.new("RGB", (48, 32), "red").save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"\x89PNG")
+    assert len(find_examples(tmp_path).examples) == 1

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..paths import is_text, shown, typed
+from ..remembered import Remembered
 from . import captions as cap
 from . import images
 from .buckets import Size, listed
@@ -50,8 +50,12 @@ def find_examples(
     trigger: str = "",
     captions: Literal["files", "filename"] = "files",
     on_bad_image: Literal["stop", "skip"] = "stop",
+    memory: Path | None = None,
 ) -> Found:
-    """Every picture of the folder, checked, with its caption; ValueError says what is wrong and what to do."""
+    """Every picture of the folder, checked, with its caption; ValueError says what is wrong and what to do.
+
+    In the file `memory` it is remembered which pictures are good, so that none is decoded for that twice.
+    """
     root = _resolved(folder)
     files = sorted(_files(root), key=lambda path: natural(path.relative_to(root).as_posix()))
     pictures = [path for path in files if _is_picture(path)]
@@ -60,7 +64,7 @@ def find_examples(
     if not pictures:
         raise ValueError(_nothing(root, files))
 
-    sizes, skipped = _checked(pictures)
+    sizes, skipped = _checked(pictures, memory)
     if (skipped and on_bad_image == "stop") or not sizes:
         raise ValueError(_damaged(skipped, len(pictures), on_bad_image))
 
@@ -171,36 +175,33 @@ def _nothing(root: Path, files: list[Path]) -> str:
     return f"The folder {root} has no pictures, only {listed([shown(path.name) for path in files])}; PNG, JPEG and WebP are read."
 
 
-def _checked(pictures: list[Path]) -> tuple[dict[Path, Size], list[tuple[Path, str]]]:
+def _checked(pictures: list[Path], memory: Path | None) -> tuple[dict[Path, Size], list[tuple[Path, str]]]:
     """Sizes of the good pictures, and the bad ones with a sentence each."""
     sizes, skipped = {}, []
+    known = Remembered(memory, images.check) if memory else None
+
+    def check(path: Path) -> Size | str:
+        if not is_text(path):  # what is written of it, in events and in the header of a LoRA, is UTF-8
+            return f"The name of {shown(path.name)} is not UTF-8; rename it."
+        try:
+            w, h = known[path] if known else images.check(path)
+            return w, h
+        except OSError as error:
+            return images.problem(path, error)
+        except ValueError as error:
+            return str(error)
+
     with ThreadPoolExecutor(
         min(8, os.cpu_count() or 1)
     ) as pool:  # Pillow decodes without the interpreter's lock
-        for path, result in zip(pictures, pool.map(_check, pictures), strict=True):
+        for path, result in zip(pictures, pool.map(check, pictures), strict=True):
             if isinstance(result, str):
                 skipped.append((path, result))
             else:
                 sizes[path] = result
+    if known:
+        known.save()
     return sizes, skipped
-
-
-def _check(path: Path) -> Size | str:
-    if not is_text(path):  # what is written of it, in events and in the header of a LoRA, is UTF-8
-        return f"The name of {shown(path.name)} is not UTF-8; rename it."
-    try:
-        stat = path.stat()
-        return _check_once(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        return images.problem(path, error)
-    except ValueError as error:
-        return str(error)
-
-
-@lru_cache(maxsize=50_000)
-def _check_once(path: Path, num_bytes: int, mtime_ns: int) -> Size:
-    """The page asks for the same folder again and again; a file that did not change is not read twice."""
-    return images.check(path)
 
 
 def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: str) -> str:

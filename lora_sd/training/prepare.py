@@ -89,20 +89,31 @@ class Dataset:
 
 
 def find(
-    data: DataSettings, held_out: ValidateSettings, seed: int, *, on_note: Callable[[str], None]
+    data: DataSettings,
+    held_out: ValidateSettings,
+    seed: int,
+    *,
+    on_note: Callable[[str], None],
+    memory: Path | None = None,
 ) -> tuple[list[Example], list[Example]]:
-    """The pictures to train on and those to hold out."""
+    """The pictures to train on and those to hold out; in the file `memory` it is remembered which are good."""
     if not data.images:
         raise ValueError("data.images is not set; give the folder of pictures to learn from.")
-    found = _find_in(data.images, data, on_note)
+    found = _find_in(data.images, data, on_note, memory)
     if held_out.images:
-        return found, _find_in(held_out.images, data, on_note)
+        return found, _find_in(held_out.images, data, on_note, memory)
     return split(found, held_out.split, seed)
 
 
-def _find_in(images: str, data: DataSettings, on_note: Callable[[str], None]) -> list[Example]:
+def _find_in(
+    images: str, data: DataSettings, on_note: Callable[[str], None], memory: Path | None
+) -> list[Example]:
     found = find_examples(
-        images, trigger=data.trigger, captions=data.captions, on_bad_image=data.on_bad_image
+        images,
+        trigger=data.trigger,
+        captions=data.captions,
+        on_bad_image=data.on_bad_image,
+        memory=memory,
     )
     for path, why in found.skipped:
         on_note(f"Training without {path.name}: {why}")

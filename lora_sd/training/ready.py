@@ -52,7 +52,10 @@ def get_ready(
     ladder it was.
     """
     voice.say("starting", "Looking at the pictures")
-    train_on, held_out = prepare.find(config.data, config.validate, config.seed, on_note=voice.note)
+    good = run.home() / "cache" / "good.json"
+    train_on, held_out = prepare.find(
+        config.data, config.validate, config.seed, on_note=voice.note, memory=good
+    )
     voice.say("starting", f"Loading {Path(config.model.base).name}")
     device, dtype = hardware.choose(config.machine.device, config.machine.precision)
     models = load(
