@@ -17,7 +17,13 @@ def poll(asked: argparse.Namespace) -> str:
     return load_poll.measure(asked.browsers, asked.seconds, asked.rounds)
 
 
-PARTS = {"poll": poll}
+def many(asked: argparse.Namespace) -> str:
+    import load_many
+
+    return load_many.measure(asked.pictures)
+
+
+PARTS = {"poll": poll, "many": many}
 
 
 def main(arguments: list[str]) -> None:
@@ -26,6 +32,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--browsers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=15, help="of each window of polls")
     parser.add_argument("--rounds", type=int, default=3, help="windows without and with browsers, in turns")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[200, 20_000], help="of `many`")
     asked = parser.parse_args(arguments)
     for part in asked.parts or PARTS:
         print(f"{part}\n{PARTS[part](asked)}\n", flush=True)
