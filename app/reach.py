@@ -21,11 +21,9 @@ confined = False  # whether others can reach the page: set once, before it is bu
 def check(config: cfg.TrainConfig) -> None:
     """Raises ValueError for a setting that leads elsewhere."""
     if confined:
-        for name in cfg.PATHS:
+        for name in set(cfg.PATHS) - {"model.base"}:  # that is looked up in its menu
             value = cfg.get(config, name)
-            if (
-                name != "model.base" and value and not SHIPPED.fullmatch(value)
-            ):  # that is looked up in its menu
+            if value and not SHIPPED.fullmatch(value):
                 at_home(value, name)
 
 
