@@ -10,6 +10,7 @@ from types import FrameType
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # as far as the system has them
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 _heard: list[int] = []
+_open = threading.Lock()  # while somebody hears
 
 
 @contextlib.contextmanager
@@ -20,7 +21,7 @@ def heard(*, then_raise: bool) -> Iterator[None]:
     Inside another `heard`, and outside of the main thread, which gets no signals, this does nothing.
     """
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is _hear:
+    if not main or not _open.acquire(blocking=False):
         yield
         return
     _heard.clear()
@@ -28,6 +29,7 @@ def heard(*, then_raise: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        _open.release()
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
     if then_raise and _heard:
