@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_sd import run
 from lora_sd.lora.inspection import inspect, read_header
 from lora_sd.lora.metadata import minimal
-from lora_sd.paths import shown, typed
+from lora_sd.paths import is_text, shown, typed
 
 from . import places, reach, story
 
@@ -32,7 +32,7 @@ def menu() -> list[tuple[str, str]]:
 
 def brought() -> list[Path]:
     """The LoRAs that a person brought."""
-    return sorted(folder().glob("*.safetensors"))
+    return sorted(path for path in folder().glob("*.safetensors") if is_text(path))
 
 
 def step(path: Path) -> str:

@@ -31,6 +31,7 @@ PATHS = (
 MOST_BYTES = 200_000  # of a settings file; they are a few thousand
 DEEP = re.compile(r"(?<![\w\"'-])([\w\"'-]++\s*+\.\s*+){40}")  # a name of so many parts
 MOST_RANK = 1024
+LONGEST_PATTERN = 200
 WINDOWS = r"write a Windows path in single quotes, 'C:\new', or with forward slashes, C:/new"
 
 
@@ -55,6 +56,8 @@ def _ranks(ranks: dict[str, int]) -> dict[str, int]:
     for pattern, rank in ranks.items():
         if not 0 <= rank <= MOST_RANK:
             raise ValueError(f"the rank of {shown(pattern)!r} must be 0 to {MOST_RANK}")
+        if len(pattern) > LONGEST_PATTERN:
+            raise ValueError(f"a pattern must have at most {LONGEST_PATTERN} letters")
     return ranks
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import diffusers
@@ -24,6 +24,13 @@ SAMPLERS: dict[str, tuple[type, dict]] = {
     "euler_a": (diffusers.EulerAncestralDiscreteScheduler, {}),
     "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
     "unipc": (diffusers.UniPCMultistepScheduler, {}),
+}
+LARGEST = 4096  # pixels of a side
+LIMITS = {
+    "steps": (1, 1000),
+    "guidance": (0, 100),
+    "seed": (0, 2**63 - 1),
+    "strength of a LoRA": (-100, 100),
 }
 OnStep = Callable[[int, int], None]  # sampling steps done, of how many; an exception in it cancels
 
@@ -52,6 +59,8 @@ def generate(
     seeds = list(seeds) * len(prompts) if len(seeds) == 1 else list(seeds)
     size = size or (models.resolution, models.resolution)
     _check(models, prompts, seeds, sampler, size)
+    numbers = [("steps", steps), ("guidance", guidance), *(("seed", seed) for seed in seeds)]
+    _check_numbers(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
     with _attached(models, loras or {}):
         pairs = [(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         tick = _counter(on_step, len(pairs) * steps)
@@ -69,10 +78,18 @@ def _check(models: Models, prompts: list[str], seeds: list[int], sampler: str, s
     if sampler not in SAMPLERS:
         raise ValueError(f"There is no sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}.")
     step = models.vae_factor * 2 ** (len(models.unet.config.block_out_channels) - 1)
-    if any(side < step or side % models.vae_factor for side in size):
+    if any(side < step or side > LARGEST or side % models.vae_factor for side in size):
         raise ValueError(
-            f"The size {size[0]}x{size[1]} can't be drawn; use multiples of {models.vae_factor}, at least {step}."
+            f"The size {size[0]}x{size[1]} can't be drawn; use multiples of {models.vae_factor}, "
+            f"at least {step} and at most {LARGEST}."
         )
+
+
+def _check_numbers(numbers: Iterable[tuple[str, float]]) -> None:
+    for name, value in numbers:
+        least, most = LIMITS[name]
+        if not least <= value <= most:  # nor is NaN
+            raise ValueError(f"The {name} is {value}; it must be {least} to {most:,}.")
 
 
 @contextlib.contextmanager

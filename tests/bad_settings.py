@@ -209,6 +209,11 @@ def a_negative_rank_by_a_pattern(folder):
     toml(folder, '[lora.ranks]\n"unet.*" = -1')
 
 
+@bad("lora.ranks", "at most 200 letters")
+def a_pattern_of_a_thousand_stars(folder):
+    toml(folder, f'[lora.ranks]\n"{"*a" * 500}" = 4')
+
+
 @bad("version", "must be one of 1")
 def settings_of_a_version_to_come(folder):
     toml(folder, "version = 2")

@@ -1,6 +1,7 @@
 """Models are told from their headers alone, real shapes included, and found where programs keep them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -203,3 +204,23 @@ def test_finding_models_does_not_import_torch():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     )
+
+
+@pytest.mark.parametrize(
+    "memory", ["[]", "5", "{", '{"%s": 5}', '{"%s": {"stamp": "x", "found": 3}}', "[" * 100_000]
+)
+def test_a_damaged_memory_of_models_is_only_forgotten(tmp_path, home, memory):
+    (tmp_path / "a.safetensors").write_bytes(b"x")
+    (home / "cache").mkdir()
+    (home / "cache" / "models.json").write_text(memory.replace("%s", str(tmp_path / "a.safetensors")))
+    assert [found.title for found in find.installed([tmp_path])] == ["Starter model"]
+    assert str(tmp_path / "a.safetensors") in (home / "cache" / "models.json").read_text()
+
+
+def test_links_that_lead_back_up_and_names_that_are_no_text_are_passed_over(tmp_path):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).symlink_to(tmp_path)
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.safetensors", "wb"):
+        pass
+    (tmp_path / "a.safetensors").touch()
+    assert list(find._models_in(tmp_path)) == [tmp_path / "a.safetensors"]

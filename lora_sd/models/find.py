@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..paths import shown, typed
+from ..paths import is_text, shown, typed
 from ..run import home, write_text
 from .header import SUPPORTED, family_of_folder, identify, prediction_of, read_json
 from .safetensors_file import open_header
@@ -219,7 +219,8 @@ def _models_in(folder: Path) -> Iterator[Path]:
             folders.clear()
             yield Path(parent)
         else:
-            yield from (Path(parent, name) for name in files if name.endswith(".safetensors"))
+            models = (Path(parent, name) for name in files if name.endswith(".safetensors"))
+            yield from (path for path in models if is_text(path))  # a menu is written in UTF-8
         seen.add(real)
 
 
@@ -234,7 +235,7 @@ def hub_cache() -> Path:
 def hub_snapshot(name: str) -> Path | None:
     """The folder of a downloaded Hugging Face model, its main version; None if it is not there."""
     folder = hub_cache() / f"models--{name.replace('/', '--')}"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
         return snapshot if snapshot.is_dir() else None
     return None

@@ -1,0 +1,56 @@
+"""Bad wishes for pictures."""
+
+from functools import cache
+from pathlib import Path
+
+from bad import bad
+
+from lora_sd.models.load import load
+from lora_sd.sample import generate
+
+starter = cache(lambda: load("starter"))
+
+
+def draw(**wishes: object) -> None:
+    generate(starter(), "a cat", **wishes)
+
+
+@bad("size", "at most 4096")
+def a_picture_of_100_000_by_100_000(folder: Path):
+    draw(size=(100_000, 100_000))
+
+
+@bad("size", "at least 32")
+def a_picture_of_0_by_0(folder: Path):
+    draw(size=(0, 0))
+
+
+@bad("steps", "must be 1 to 1,000")
+def a_picture_in_minus_one_steps(folder: Path):
+    draw(steps=-1)
+
+
+@bad("seed", "must be 0 to")
+def a_seed_of_30_digits(folder: Path):
+    draw(seeds=[10**30])
+
+
+@bad("guidance", "must be 0 to 100")
+def a_guidance_that_is_NaN(folder: Path):
+    draw(guidance=float("nan"))
+
+
+@bad("strength of a LoRA", "must be -100 to 100")
+def a_LoRA_of_endless_strength(folder: Path):
+    draw(loras={"cat.safetensors": float("inf")})
+
+
+@bad("cat.pt", "may hold program code")
+def a_LoRA_that_is_a_pickle_to_draw_with(folder: Path):
+    (folder / "cat.pt").touch()
+    draw(loras={folder / "cat.pt": 1.0})
+
+
+@bad("nope", "choose one of")
+def a_sampler_that_does_not_exist(folder: Path):
+    draw(sampler="nope")
