@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from . import config as cfg
 from . import errors, flags, lock, run, signals
@@ -294,5 +295,14 @@ def usage() -> str:
     )
 
 
+def leave(code: int) -> NoReturn:
+    """End with `code`, also where a thread still hangs in a network share that does not answer."""
+    if code == STOPPED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -37,10 +37,11 @@ class Remembered(Generic[T]):
         return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
 
     def save(self) -> None:
-        """Write what is new, if anything is."""
+        """Write what is new, if anything is and there is room for it."""
         if len(self.known) > self.saved:
-            replace(self.memory, json.dumps(self.known, ensure_ascii=False).encode())
-            self.saved = len(self.known)
+            with contextlib.suppress(OSError):
+                replace(self.memory, json.dumps(self.known, ensure_ascii=False).encode())
+                self.saved = len(self.known)
 
 
 def replace(path: Path, data: bytes) -> None:
