@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .models.load import load as load_model  # noqa: F401
     from .sample import generate as generate
     from .sample import load_lora as load_lora
+    from .training.train import resume as resume
     from .training.train import train as train
 
 # A waiting thread spins for a moment and then sleeps. A starter step on two cores took 0.45 s so, 1.1 s beside two busy
@@ -31,6 +32,7 @@ _HOMES = {
     "TrainConfig": ("config", "TrainConfig"),
     "load_config": ("config", "load"),
     "train": ("training.train", "train"),
+    "resume": ("training.train", "resume"),
     "generate": ("sample", "generate"),
     "load_model": ("models.load", "load"),
     "load_lora": ("sample", "load_lora"),

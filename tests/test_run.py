@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from lora_sd import config as cfg
-from lora_sd import events, run
+from lora_sd import events, lock, run
 from lora_sd.recorder import Recorder
 
 
@@ -162,3 +162,28 @@ def test_a_process_of_ours_is_given_no_secrets(monkeypatch):
     given = run.child_environment()
     assert given["CUDA_VISIBLE_DEVICES"] == "0" and given["PYTHONUTF8"] == "1"
     assert not {"correct horse", "hf_secret"} & {*given.values()}
+
+
+def test_a_clock_that_was_set_does_not_make_a_living_run_look_dead(folder):
+    """Its recorded start differs by an hour from what the system says now; the lock it holds does not."""
+    running(folder)
+    state = run.read_state(folder)
+    state.created -= 3600
+    run.write_state(folder, state)
+    assert run.read_state(folder).status == "interrupted"
+    with lock.hold(folder, "busy"):
+        assert run.read_state(folder).status == "training"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), run.written(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_child_is_not_given_secrets(monkeypatch):
+    monkeypatch.setenv("LORA_SD_PASSWORD", "hidden")
+    assert "LORA_SD_PASSWORD" not in run.child_environment()
