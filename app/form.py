@@ -1,6 +1,7 @@
 """Settings ↔ components: every field of `TrainConfig` becomes one control by its type, and its value comes back checked."""
 
 import json
+import re
 import shlex
 import types
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ import gradio as gr
 from lora_sd import config as cfg
 from lora_sd import flags
 from lora_sd.config import Setting, TrainConfig
+from lora_sd.paths import shown
 
 ELSEWHERE = {
     "version",
@@ -134,9 +136,9 @@ def _read_ranks(text: str) -> dict[str, int]:
     ranks = {}
     for line in filter(str.strip, text.splitlines()):
         pattern, _, rank = line.rpartition("=")
-        if not pattern.strip() or not rank.strip().isdigit():
+        if not pattern.strip() or not _is_number(rank):
             raise ValueError(
-                f"lora.ranks has the line {line.strip()!r}; write a pattern and its rank, like unet.mid_block.* = 32."
+                f"lora.ranks has the line {shown(line.strip())!r}; write a pattern and its rank, like unet.mid_block.* = 32."
             )
         ranks[pattern.strip().strip('"')] = int(rank)
     return ranks
@@ -144,7 +146,13 @@ def _read_ranks(text: str) -> dict[str, int]:
 
 def _duration(text: str) -> int | str:
     """Steps as a number, "10%" and "2 epochs" as they are."""
-    return int(text) if text.strip().isdigit() else text.strip()
+    return int(text) if _is_number(text) else text.strip()
+
+
+def _is_number(text: str) -> bool:
+    return (
+        re.fullmatch(r"\s*[0-9]{1,9}\s*", text) is not None
+    )  # ² is a digit, and Python reads no number of 5,000
 
 
 def read(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,3 +95,15 @@ def test_the_settings_file_the_command_and_the_python_say_the_same(monkeypatch):
     monkeypatch.setattr("lora_sd.train", trained.append, raising=False)
     exec(form.as_python(config))
     assert trained == [config]
+
+
+@pytest.mark.parametrize("text", ["unet.* = ²", "unet.* = " + "9" * 5000, "unet.* =", "= 4", "unet.*"])
+def test_a_line_that_is_no_rank_is_shown(text):
+    with pytest.raises(ValueError, match=r"lora\.ranks has the line"):
+        form.read({"lora.ranks": text})
+
+
+@pytest.mark.parametrize("text", ["²", "9" * 5000, "often"])
+def test_a_text_that_is_no_number_of_steps_is_left_to_the_settings(text):
+    with pytest.raises(ValueError, match=r"save\.every is .*write a number of steps"):
+        form.config(form.read({"save.every": text}))
