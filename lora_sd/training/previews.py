@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageStat
 
 from .. import errors, run, sample
 from ..config import PreviewSettings
@@ -12,6 +12,7 @@ from ..events import Note, Preview
 from ..models.family import Models
 from . import memory
 
+FLAT = 2.0  # of 255: standard deviation of each colour
 DEFAULT_PROMPTS = 3  # how many of the captions become preview prompts where none are given
 
 
@@ -48,7 +49,17 @@ def draw(
                 f"{errors.sentence(error)} The training goes on without the other previews of step {step}."
             )
             return
+        if step and flat(picture):
+            yield Note(
+                f"The preview {prompt!r} of step {step} is one flat colour. If the next ones are, too, the LoRA is burnt: "
+                "use an earlier file, and train at a lower optim.learning_rate."
+            )
         yield Preview(step=step, prompt=prompt, index=index, path=path.relative_to(folder).as_posix())
+
+
+def flat(picture: Image.Image) -> bool:
+    """Whether a picture shows nothing: hardly any contrast, as in black or grey ones of broken weights."""
+    return max(ImageStat.Stat(picture).stddev) < FLAT
 
 
 def _picture(

@@ -142,7 +142,7 @@ class Trainer:
     def teach(self) -> Path:
         self.voice.say("training", "Training")
         if self.done == 0:
-            self.tell(Step(step=0, total=self.config.optim.steps, held_out=self.held_out.measure()))
+            self.tell(Step(step=0, total=self.config.optim.steps, held_out=self.measure()))
             if self.steps_of(self.config.preview.every):
                 self.preview(0)
             if self.world.first:
@@ -220,7 +220,7 @@ class Trainer:
         for bunch in self.bunches(ends_bunch):
             self.done = bunch[-1].step
             sound = not bunch[-1].left_out
-            held_out = self.held_out.measure() if sound and due(self.done, check_every) else None
+            held_out = self.measure() if sound and due(self.done, check_every) else None
             for step in [*bunch[:-1], replace(bunch[-1], held_out=held_out)]:
                 self.tell(step)
             self.look_at(bunch)
@@ -331,6 +331,13 @@ class Trainer:
         if ending == "pause":
             self.voice.say("paused", f"Paused at step {self.done}")
         return path
+
+    def measure(self) -> float | None:
+        """The held-out loss after the step that is done."""
+        loss = self.held_out.measure()
+        if warning := self.held_out.warning(self.done, loss):
+            self.voice.note(warning)
+        return loss
 
     def preview(self, step: int) -> None:
         if self.world.first:
