@@ -3,6 +3,7 @@
 The state comes after the LoRA file of its step: a run that is killed between the two makes that file again.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from .state import Progress
 from .update import Update
 from .voice import Voice
 
+GB = 2**30
+STATE_BYTES = (
+    16  # of a state for each number that learns: adapters, vector's two moments in fp32, and some to spare
+)
 PATIENCE = 600.0  # seconds that the last save of a run waits for room on the disk
 PAUSE = 5.0  # seconds between two tries
 T = TypeVar("T")
@@ -55,6 +60,23 @@ class Saver:
         name = run.safe_name(self.config.output.name)
         stem = name if step == self.config.optim.steps else f"{name}-{step:06d}"
         return self.folder / "checkpoints" / f"{stem}.safetensors"
+
+    def check_room(self) -> None:
+        """Say at once if the disk has no room for what the run will leave on it."""
+        needed, free = self.bytes_needed(), shutil.disk_usage(self.folder).free
+        if free < needed:
+            self.voice.note(
+                f"This run will write about {needed / GB:.1f} GB, and {free / GB:.1f} GB are free on the disk of "
+                f"{self.folder}: free some space, or set save.every higher."
+            )
+
+    def bytes_needed(self) -> int:
+        """States, one more than are kept, and every LoRA file; previews are small beside them."""
+        count, total = self.update.vector.values.numel(), self.config.optim.steps
+        every = self.steps_of(self.config.save.every)
+        files = (total // every if every else 0) + 1
+        of_file = DTYPES[self.config.save.dtype].itemsize
+        return count * ((state.KEPT + 1) * STATE_BYTES + files * of_file)
 
     def number_earlier_end(self, done: int) -> None:
         """Before a run is trained longer, the file it ended with is named by its step, so that it stays."""

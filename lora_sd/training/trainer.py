@@ -100,6 +100,7 @@ class Trainer:
             self.before = state.progress_of(saved)
         if self.world.first:
             self.check_sameness()
+            self.saver.check_room()
         self.world.wait()
 
     def restore(self, saved: dict[str, Any]) -> None:
