@@ -10,7 +10,7 @@ import torch
 from ldm import to_ldm, write_header
 from test_family import PARAMETERS, real
 
-from lora_sd.models import find, header
+from lora_sd.models import find
 from lora_sd.models.find import describe, installed
 
 NORM = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -59,16 +59,6 @@ def test_released_shapes_are_told(
     found = describe(path)
     assert (found.family, found.kind) == (folder.removesuffix("-base"), "checkpoint")
     assert (found.prediction, found.zero_snr) == (prediction, zero_snr)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_small_tensors_are_read_without_torch(tmp_path, dtype):
-    from safetensors.torch import save_file
-
-    tensor = torch.randn(7).to(dtype)
-    save_file({"other": torch.ones(3), "x": tensor}, tmp_path / "x.safetensors")
-    with header.open_header(tmp_path / "x.safetensors") as contents:
-        assert contents.values("x") == tensor.tolist()
 
 
 @pytest.mark.parametrize(
