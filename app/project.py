@@ -4,6 +4,7 @@ projects/mycat/   images/   project.json: {"choices": {"trigger": …, "changes"
 """
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -55,7 +56,9 @@ class Project:
 
     def captioned(self) -> int:
         """How many pictures have a caption file."""
-        return sum(any(p.with_suffix(s).exists() for s in (".txt", ".caption")) for p in self.pictures())
+        names = {os.path.join(where, name) for where, _, names in os.walk(self.images) for name in names}
+        stems = (os.path.splitext(picture)[0] for picture in self.pictures())
+        return sum(f"{stem}.txt" in names or f"{stem}.caption" in names for stem in stems)
 
     def add(self, paths: Iterable[Path]) -> Added:
         added = uploads.add(paths, self.images)

@@ -2,11 +2,13 @@
 
 import errno
 import hashlib
+import os
 import shutil
 import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -22,6 +24,7 @@ MOST_FILES = 5000  # in a zip
 MOST_BYTES = 4 * 2**30  # unpacked
 MOST_EXPANSION = 100  # unpacked : packed
 BROKEN = "is damaged or no zip, and can't be opened; make it again or drop the pictures themselves."
+CHECKED_AT_ONCE = min(4, os.cpu_count() or 1)  # pictures, each of which may be large when decoded
 THUMBNAIL = 192  # pixels, the longer side
 
 
@@ -85,7 +88,8 @@ def _clutter(relative: PurePosixPath) -> bool:
 
 
 def _copy(items: list[Item], images: Path, skipped: list[Skipped]) -> Added:
-    reasons = {item: problem(item) for item in items}
+    with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:  # Pillow decodes without the interpreter's lock
+        reasons = dict(zip(items, pool.map(problem, items), strict=True))
     skipped += [Skipped(shown(item.relative.name), reason) for item, reason in reasons.items() if reason]
     sound = [item for item in items if not reasons[item]]
     pictures = [item for item in sound if item.source.suffix.lower() in PICTURES]
@@ -117,7 +121,9 @@ def _place(item: Item, images: Path) -> Path:
 def _safe(relative: PurePosixPath) -> Path:
     *folders, name = relative.parts
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()
-    plain = (run.safe_name(folder).replace(".", "_") for folder in folders)  # no file is named like one of these
+    plain = (
+        run.safe_name(folder).replace(".", "_") for folder in folders
+    )  # no file is named like one of these
     return Path(*plain, run.safe_name(stem) + suffix)
 
 

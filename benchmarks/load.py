@@ -23,7 +23,13 @@ def many(asked: argparse.Namespace) -> str:
     return load_many.measure(asked.pictures)
 
 
-PARTS = {"poll": poll, "many": many}
+def upload(asked: argparse.Namespace) -> str:
+    import load_upload
+
+    return load_upload.measure(asked.uploads, asked.sides)
+
+
+PARTS = {"poll": poll, "upload": upload, "many": many}
 
 
 def main(arguments: list[str]) -> None:
@@ -32,6 +38,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--browsers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=15, help="of each window of polls")
     parser.add_argument("--rounds", type=int, default=3, help="windows without and with browsers, in turns")
+    parser.add_argument("--uploads", type=int, default=1000, help="pictures of `upload`")
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 1536], help="pixels of those")
     parser.add_argument("--pictures", type=int, nargs="+", default=[200, 20_000], help="of `many`")
     asked = parser.parse_args(arguments)
     for part in asked.parts or PARTS:

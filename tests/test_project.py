@@ -1,5 +1,7 @@
 """A project opens whatever happened to its file, and what it can't read is put aside, not lost."""
 
+from pathlib import Path
+
 import pytest
 
 from app import project
@@ -30,3 +32,12 @@ def test_choices_of_other_kinds_are_not_taken(text):
     mine.folder.mkdir(parents=True)
     (mine.folder / "project.json").write_text(text)
     assert mine.choices() == Choices() and mine.skipped() == []
+
+
+def test_captions_are_counted_without_asking_for_each_file(monkeypatch):
+    mine = project.open_project("cat")
+    (mine.images / "sub").mkdir(parents=True)
+    for name in ("a.png", "a.txt", "b.png", "sub/b.txt", "sub/c.png", "sub/c.caption"):
+        (mine.images / name).touch()
+    monkeypatch.setattr(Path, "exists", lambda path: pytest.fail("a look at the disk for each picture"))
+    assert mine.captioned() == 2
