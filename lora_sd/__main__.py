@@ -39,7 +39,7 @@ def _default(arguments: list[str]) -> cfg.TrainConfig:
 def _preset(file: str) -> Path:
     """A settings file, or the name of a shipped preset."""
     shipped = Path(__file__).parent / "presets" / f"{Path(file).stem}.toml"
-    return shipped if not Path(file).exists() and shipped.exists() else Path(file)
+    return shipped if not os.path.exists(file) and os.path.exists(shipped) else Path(file)
 
 
 def resume(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ Validation, TOML, the command line, the form in the page and the docs all come f
 """
 
 import difflib
+import os
 import re
 import tomllib
 import warnings
@@ -482,7 +483,7 @@ def _absolute(config: TrainConfig, places: Mapping[str, Path], folder: Path) -> 
     }
     base = config.model.base
     near = base.startswith(("./", "../", ".\\", "..\\", "~"))
-    if base != "starter" and (near or (folder / base).exists()):
+    if base != "starter" and (near or os.path.exists(folder / base)):
         changes["model.base"] = str((folder / places["model.base"]).resolve())
     return changed(config, changes)
 

@@ -410,6 +410,11 @@ def a_hub_model_that_was_not_downloaded(folder):
     find.describe("some/model")
 
 
+@bad("aaaa/aaaa", "There is no model at")
+def a_hub_model_with_a_name_of_400_letters(folder):
+    find.describe("a" * 200 + "/" + "a" * 200)
+
+
 @bad("cat.safetensors", "is not a file that can be read")
 def a_pipe_instead_of_a_model(folder):
     os.mkfifo(folder / "cat.safetensors")

@@ -7,6 +7,7 @@ from bad import bad, write
 
 from lora_sd import config as cfg
 from lora_sd import flags
+from lora_sd.__main__ import train
 
 
 def toml(folder: Path, text: str | bytes) -> None:
@@ -27,6 +28,11 @@ def a_pipe_instead_of_a_settings_file(folder):
 @bad("The settings file", "no path has")
 def a_settings_file_with_NUL_in_its_name(folder):
     cfg.load("run\0.toml")
+
+
+@bad("The settings file", "too long for a path")
+def a_settings_file_with_a_name_of_300_letters(folder):
+    train(["a" * 300])
 
 
 @bad("run.toml", "is not a TOML file")

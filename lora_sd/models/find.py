@@ -17,7 +17,7 @@ from .header import SUPPORTED, family_of_folder, identify, prediction_of, read_j
 from .safetensors_file import open_header
 
 STARTER = Path(__file__).parent.parent / "starter" / "model"
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/model
+HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")  # owner/model; 96 letters are the most there
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def locate(source: str) -> Path:
     if source == "starter":
         return STARTER
     path = typed(source, "The base model")
-    if path.exists():
+    if os.path.exists(path):
         return path
     if HUB_NAME.fullmatch(source):
         ours = our_folder(source)
-        if (ours / "model_index.json").exists():
+        if os.path.exists(ours / "model_index.json"):  # False, too, for a name that is too long
             return ours
         snapshot = hub_snapshot(source)
         if snapshot:
