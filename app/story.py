@@ -18,6 +18,7 @@ from lora_sd import events, run
 from lora_sd.run import Run, State
 
 ENOUGH_STEPS = 5  # before a time left is worth showing
+SILENT = 120.0  # seconds
 RECENT = 30  # steps that the speed is taken from
 
 
@@ -93,6 +94,13 @@ class Story:
     def pausing(self) -> bool:
         """Asked to pause, and about to."""
         return self.state.active and (self.folder / "commands" / "pause").exists()
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds since a run that is on has said anything, where that is far longer than its steps take."""
+        usual = max(SILENT, 10 * (self.seconds_per_step or 0))
+        silent = time.time() - self.state.t
+        return silent if self.state.active and silent > usual else None
 
     @property
     def memory(self) -> int | None:

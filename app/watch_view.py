@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lora_sd import run
 from lora_sd.run import Run, State
 
 from . import bar, places, story, view
@@ -31,7 +32,6 @@ WORDS = {
 }
 NOT_BEGUN = "not begun"  # taken out of the line
 REASONS = {
-    "interrupted": "It ended without a word: the computer slept or lost power, or the process was ended.",
     "stopped": "Stopped as you asked. What it had learned is saved; it can go on from there.",
     "paused": "Paused as you asked. Everything is kept; it goes on exactly where it was.",
     "finished": "Your LoRA is ready.",
@@ -92,8 +92,26 @@ def draw_reason(told: Story, place: int = 0) -> Node | None:
         return node("p", "Pausing after this step; everything is kept …", cls="note")
     if word(told.state) == NOT_BEGUN:
         return node("p", "It has not begun. Nothing is lost: start it whenever you like.", cls="note")
+    if told.state.status == "interrupted":
+        return node("p", interrupted(told), cls="note")
+    if told.silence is not None:
+        return node("p", silent(told.silence), cls="note")
     reason = REASONS.get(told.state.status)
     return node("p", reason, cls="note") if reason else None
+
+
+def interrupted(told: Story) -> str:
+    """What is known of a run whose process is gone, and what is kept of it."""
+    saved = run.saved_step(told.folder)
+    kept = f"All was saved at step {saved:,}; it goes on from there." if saved else "It can start again."
+    return f"It ended without a word: the computer slept or lost power, or the process was ended. {kept}"
+
+
+def silent(seconds: float) -> str:
+    return (
+        f"No news for {duration(seconds)}. The disk or a network share may not answer, or the card has run out of memory "
+        "and uses the computer's. Wait, or stop it: what was saved stays."
+    )
 
 
 def waiting(place: int) -> str:
@@ -116,7 +134,7 @@ def word(state: State) -> str:
 
 def draw_actions(told: Story) -> Node:
     name, status = told.folder.name, told.state.status
-    begun = any((told.folder / "state").glob("*.pt"))
+    saved = run.saved_step(told.folder)
     buttons = []
     if told.state.active:
         buttons += [view.button("Sample now", "preview", run=name), view.button("Save now", "save", run=name)]
@@ -124,13 +142,13 @@ def draw_actions(told: Story) -> Node:
     elif status == "queued":
         buttons += [view.button("Remove from the line", "leave", run=name)]
     elif status != "finished":
-        where = f"Resume from step {told.state.step:,}" if begun else "Start again" if told.steps else "Start"
+        where = f"Resume from step {saved:,}" if saved else "Start again" if told.steps else "Start"
         buttons += [view.button(where, "resume", run=name)]
     if status == "failed" and told.failure and told.failure.code == "changed":
         buttons += [view.button("Resume with the changes", "accept", cls="primary", run=name)]
     if story.checkpoints(told.folder):
         buttons += [view.button("Try it", "try", cls="" if told.state.active else "primary", run=name)]
-    if status in ("finished", "stopped", "paused") and begun:
+    if status in ("finished", "stopped", "paused") and saved:
         buttons += [draw_longer(name)]
     return node("div", *buttons, cls="actions")
 

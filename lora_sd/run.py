@@ -232,6 +232,14 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("*.safetensors"), key=lambda path: step_of(path) or math.inf)
 
 
+def saved_step(folder: Path) -> int | None:
+    """The step that a resume goes on from; None for a run that has saved none."""
+    names = [path.stem for path in (folder / "state").glob("*.pt")]
+    if names == ["latest"]:  # of version 0.1.0
+        return read_state(folder).step
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
 def step_of(checkpoint: Path) -> int | None:
     """The step in the name of a LoRA file, cat-000050.safetensors; None for the final one, which has no number."""
     number = re.search(r"-(\d{6,})$", checkpoint.stem)

@@ -187,3 +187,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 def test_a_child_is_not_given_secrets(monkeypatch):
     monkeypatch.setenv("LORA_SD_PASSWORD", "hidden")
     assert "LORA_SD_PASSWORD" not in run.child_environment()
+
+
+def test_a_resume_goes_on_from_the_newest_state(folder):
+    assert run.saved_step(folder) is None
+    for step in (8, 10, 100):
+        (folder / "state" / f"{step:06d}.pt").touch()
+    assert run.saved_step(folder) == 100

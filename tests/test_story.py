@@ -103,3 +103,14 @@ def test_thinning_keeps_both_ends(count, most):
 )
 def test_durations_are_words(seconds, text):
     assert story.duration(seconds) == text
+
+
+def test_a_run_that_says_nothing_for_long_is_silent(recorder, monkeypatch):
+    train(recorder, 1, 10)
+    told = story.read(recorder.folder)
+    assert told.silence is None
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 200)
+    assert told.silence == pytest.approx(200, abs=1)
+    recorder(events.Finished(step=10, path=""))
+    assert story.read(recorder.folder).silence is None

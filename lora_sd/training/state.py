@@ -90,11 +90,6 @@ def read(folder: Path) -> dict[str, Any] | None:
     return next((values for values in found if values is not None), None)
 
 
-def any_in(folder: Path) -> bool:
-    """Whether there is a state, whole or not."""
-    return bool(_newest_first(folder)) or (folder / FIRST_VERSION).exists()
-
-
 def _newest_first(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*.pt") if path.stem.isdecimal()), key=_step, reverse=True)
 
