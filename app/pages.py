@@ -38,6 +38,8 @@ results stay in its folders, and models are downloaded only when you ask for one
 LOGIN = "After five wrong passwords, wait a minute before the next."
 OPENED = "() => { window.pageIsOpen = true; }"  # until then the address is what was asked for, and must stay
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
+# Gradio forgets no page that was opened, at half a MiB each, unless told; the open ones are the latest it heard of.
+SESSIONS = 200
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -255,6 +257,7 @@ def launch(
         run_history=False,
         footer_links=[],
         enable_monitoring=False,
+        state_session_capacity=SESSIONS,
         mcp_server=False,
         ssr_mode=False,
     )

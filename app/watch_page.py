@@ -10,7 +10,7 @@ from lora_sd import events, queue, run
 from . import queue_view, story, view, watch_view
 from .view import Node, node
 
-CHART_SECONDS = 2  # at most one new chart in this time
+CHART_SECONDS = 4  # at most one new chart in this time
 
 
 class Page(NamedTuple):

@@ -1,5 +1,6 @@
 """A poll: what fifty tabs cost, and that nothing is sent twice."""
 
+import gradio as gr
 import pytest
 
 from app import news, pages, story
@@ -74,3 +75,11 @@ def test_a_poll_changes_one_component_only():
 def test_a_run_that_is_not_there_is_no_error(recorder):
     assert "header" not in news.poll("gone", "a")["shown"]
     assert story.active() is not None
+
+
+def test_pages_that_were_closed_do_not_fill_the_memory(monkeypatch):
+    """Gradio keeps half a MiB of every page that was ever opened, of 10,000 of them unless told."""
+    given = {}
+    monkeypatch.setattr(gr.Blocks, "launch", lambda demo, **options: given.update(options))
+    pages.launch(pages.build(), address="127.0.0.1", port=0, browser=False, share=False, auth=None)
+    assert given["state_session_capacity"] == pages.SESSIONS <= 200
