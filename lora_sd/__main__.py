@@ -14,6 +14,8 @@ from typing import NoReturn
 from . import config as cfg
 from . import errors, flags, lock, run, signals
 from . import queue as line
+from .events import Failed
+from .recorder import Recorder
 from .terminal import Progress
 from .training import world
 
@@ -62,8 +64,19 @@ def resume(arguments: list[str]) -> int:
     try:
         config = to_resume(found, flags.parse(rest, cfg.load(found / "config.toml")), int(extend))
         return _train(config, found, accept_changes=accept)
+    except ValueError as error:
+        if run.CHILD in os.environ and not lock.held(found):
+            _write_down(found, error)
+        raise
     finally:
         line.go_on(found)
+
+
+def _write_down(folder: Path, error: ValueError) -> None:
+    """Why a run does not go on, for the page: a trainer that it started has no terminal to say so."""
+    recorder = Recorder(folder, run.read_state(folder).total)
+    recorder(Failed(errors.sentence(error), code=getattr(error, "code", "")))
+    recorder.close()
 
 
 def _taken(rest: list[str], option: str, default: str = "0") -> str:
@@ -139,6 +152,8 @@ def _lead(config: cfg.TrainConfig, folder: Path, accept_changes: bool) -> int:
         return STOPPED
     except Exception as error:
         progress.end()
+        if isinstance(error, ValueError) and not progress.failed:  # refused before anything was begun
+            raise
         return BAD_INPUT if isinstance(error, ValueError) else FAILED
     return STOPPED if progress.stopped else DONE
 

@@ -13,6 +13,7 @@ from .events import Event, Failed, Finished, Note, Phase, Saved, Step
 class Progress:
     folder: Path
     stopped: bool = False
+    failed: bool = False
     phase: str = ""
     loss: float | None = None
     times: list[float] = field(default_factory=list)
@@ -29,6 +30,7 @@ class Progress:
                 trained = ", ".join(f"{part} {count}" for part, count in modules.items())
                 self.line(f"Saved {self.folder / path} (layers: {trained})")
             case Note(text=text) | Failed(text=text):
+                self.failed |= isinstance(event, Failed)
                 self.line(text)
             case Finished(stopped=stopped, step=step, path=path):
                 self.stopped = stopped

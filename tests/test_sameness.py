@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from small_runs import body, config_for, notes, stop_at
 
+from lora_sd import __main__ as cli
 from lora_sd import config as cfg
 from lora_sd import run
 from lora_sd.training import sameness
@@ -65,6 +66,18 @@ def test_an_edited_settings_file_is_a_change_too(stopped):
     text = (stopped / "config.toml").read_text()
     (stopped / "config.toml").write_text(text.replace("seed = 42\n", "seed = 43\n", 1))
     assert "seed was 42 and is 43" in refused(stopped)
+
+
+def test_a_trainer_that_the_page_started_writes_down_why_it_does_not_go_on(stopped, monkeypatch, capsys):
+    text = (stopped / "config.toml").read_text()
+    (stopped / "config.toml").write_text(text.replace("seed = 42\n", "seed = 43\n", 1))
+    assert cli.main(["resume", str(stopped)]) == cli.BAD_INPUT
+    assert "seed was 42 and is 43" in capsys.readouterr().err and run.read_state(stopped).status == "stopped"
+    monkeypatch.setenv(run.CHILD, "1")
+    assert cli.main(["resume", str(stopped)]) == cli.BAD_INPUT
+    state = run.read_state(stopped)
+    assert (state.status, state.step) == ("failed", 2) and "seed was 42 and is 43" in state.error
+    assert run.read_events(stopped)[0][-1].code == "changed"
 
 
 def test_another_base_model_is_a_change(stopped, tiny_folder, tmp_path):

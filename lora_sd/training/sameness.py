@@ -23,6 +23,8 @@ Facts = dict[str, Any]
 class Changed(ValueError):
     """A run would go on with other settings or pictures than it was trained with; its sentence lists them."""
 
+    code = "changed"  # of the event that tells of it
+
     def __init__(self, differences: list[str]):
         super().__init__(
             f"This run would go on differently: {'; '.join(differences)}. Put that back, or go on so on purpose: "

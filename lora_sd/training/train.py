@@ -80,8 +80,7 @@ def _recorded(
         tell(Finished(step=recorder.state.step, path="", stopped=True))
         raise
     except Exception as error:
-        code = "changed" if isinstance(error, sameness.Changed) else ""
-        tell(Failed(errors.sentence(error), traceback.format_exc(), code))
+        tell(Failed(errors.sentence(error), traceback.format_exc(), getattr(error, "code", "")))
         raise
     finally:
         recorder.close()
