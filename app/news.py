@@ -44,9 +44,14 @@ now = Shared(look)
 charts = Shared(watch_page.chart)
 
 
-def poll(run_id: str | None, session: str) -> dict[str, Any] | None:
-    """What is new for a tab: {"count": 7, "shown": {"header": tree}, "behind": ["menus", "chart"]}."""
+def poll(run_id: str | None, session: str, count: int) -> dict[str, Any] | None:
+    """What is new for a tab: {"count": 7, "shown": {"header": tree}, "behind": ["menus", "chart"]}.
+
+    `count` is that of the news it showed last. An answer can get lost, or be overtaken in a busy browser by the next.
+    """
     tab = tabs[session]
+    if count != tab.count:
+        tab.views.clear()
     views, facts = now(run_id)
     shown = tab.fresh(views)
     late = tab.behind({**facts, "pause": tabs.pause})

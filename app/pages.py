@@ -214,8 +214,8 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     for part in (pages.status, watching.header, watching.line, watching.past):
         part.click(act, None, pages.destinations(), **PRIVATE)
 
-    def poll(run_id: str | None, request: gr.Request) -> Any:
-        return news.poll(run_id, request.session_hash)
+    def poll(run_id: str | None, count: int, request: gr.Request) -> Any:
+        return news.poll(run_id, request.session_hash, count)
 
     def draw_chart(run_id: str | None, request: gr.Request) -> Any:
         return news.chart(run_id, request.session_hash)
@@ -224,7 +224,8 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
         return followed(pages, run_id, request.session_hash) or gr.skip()
 
     at_once = {"inputs": watching.run, "queue": False, **PRIVATE}
-    gr.on([pages.clock.tick, watching.run.change], poll, outputs=pages.news, **at_once)
+    asking = {"inputs": [watching.run, pages.news], "js": "(run) => [run, window.newsCount ?? 0]"}
+    gr.on([pages.clock.tick, watching.run.change], poll, outputs=pages.news, **(at_once | asking))
     pages.news.chart(draw_chart, outputs=watching.chart, **at_once)
     pages.news.menus(catch_up, outputs=pages.following(), **at_once)
 

@@ -146,6 +146,7 @@ class Tab:
         self.client, self.wires, self.run_id = client, wires, run_id
         self.session = uuid4().hex[:11]
         self.pause = 1.0  # seconds, until the page says another
+        self.count = 0  # of the news it has
         self.answers: list[Answer] = []
 
     async def open(self) -> float:
@@ -166,9 +167,10 @@ class Tab:
     async def poll(self) -> Answer:
         """A poll, and what its answer has the browser ask for; the time is that of the poll, the bytes are of all."""
         began = time.perf_counter()
-        told = await self.call("tick")
+        told = await self.call("tick", self.count)
         seconds, size = time.perf_counter() - began, len(told.content)
         news = told.json()["data"][0] if told.status_code == 200 else None
+        self.count = news["count"] if news else self.count
         for part in (news or {}).get("behind", []):
             more = await self.call(part)
             size += len(more.content)
@@ -176,8 +178,12 @@ class Tab:
                 self.pause = more.json()["data"][self.wires.pace].get("value", self.pause)
         return Answer(began, seconds, size, told.status_code == 200)
 
-    async def call(self, event: str) -> httpx.Response:
-        asked = {"data": [self.run_id], "fn_index": self.wires.functions[event], "session_hash": self.session}
+    async def call(self, event: str, *more: int) -> httpx.Response:
+        asked = {
+            "data": [self.run_id, *more],
+            "fn_index": self.wires.functions[event],
+            "session_hash": self.session,
+        }
         return await self.client.post("/gradio_api/run/predict", json=asked)
 
     async def stay(self, until: float, delay: float) -> None:

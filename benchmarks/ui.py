@@ -78,7 +78,7 @@ def polls(home: str) -> dict[str, float]:
 
     def timed() -> float:
         started = time.perf_counter()
-        for part in (news.poll(name, "tab") or {"behind": []})["behind"]:
+        for part in (news.poll(name, "tab", news.tabs["tab"].count) or {"behind": []})["behind"]:
             {"chart": news.chart, "menus": news.late}[part](name, "tab")
         return (time.perf_counter() - started) * 1000
 

@@ -25,24 +25,37 @@ def step(recorder: Recorder, number: int) -> None:
     recorder.save()
 
 
+def ask(name: str, tab: str) -> dict | None:
+    """A poll of a tab that got all answers before."""
+    return news.poll(name, tab, news.tabs[tab].count)
+
+
 def test_a_tab_is_sent_everything_once_and_then_what_changed(recorder):
     name = recorder.folder.name
-    first = news.poll(name, "a")
+    first = ask(name, "a")
     assert {"bar", "header", "previews", "words", "log", "past"} <= set(first["shown"])
     assert first["behind"] == ["menus", "chart"]
     news.late(name, "a"), news.chart(name, "a")
-    assert news.poll(name, "a") is None
+    assert ask(name, "a") is None
     step(recorder, 2)
-    assert "header" in news.poll(name, "a")["shown"]
-    assert news.poll(name, "a") is None
+    assert "header" in ask(name, "a")["shown"]
+    assert ask(name, "a") is None
+
+
+def test_a_tab_that_missed_an_answer_is_sent_everything_again(recorder):
+    name = recorder.folder.name
+    first = ask(name, "a")
+    step(recorder, 2)
+    assert set(news.poll(name, "a", first["count"])["shown"]) < set(first["shown"])
+    assert set(news.poll(name, "a", first["count"])["shown"]) == set(first["shown"])
 
 
 def test_a_tab_is_told_again_that_it_is_behind_until_it_asks(recorder):
     name = recorder.folder.name
-    news.poll(name, "a")
-    assert news.poll(name, "a")["behind"] == ["menus", "chart"]
+    ask(name, "a")
+    assert ask(name, "a")["behind"] == ["menus", "chart"]
     assert {"runs", "loras", "pause"} <= set(news.late(name, "a"))
-    assert news.poll(name, "a")["behind"] == ["chart"]
+    assert ask(name, "a")["behind"] == ["chart"]
 
 
 def test_the_chart_of_a_run_that_is_over_has_its_last_step(recorder):
@@ -50,9 +63,9 @@ def test_the_chart_of_a_run_that_is_over_has_its_last_step(recorder):
     news.chart(name, "a")
     step(recorder, 2)
     recorder(events.Finished(step=2, path=""))
-    assert "chart" in news.poll(name, "a")["behind"]
+    assert "chart" in ask(name, "a")["behind"]
     assert news.chart(name, "a")["value"]["step"].max() == 2
-    assert "chart" not in news.poll(name, "a")["behind"]
+    assert "chart" not in ask(name, "a")["behind"]
 
 
 def test_fifty_tabs_look_at_the_disk_once(recorder, monkeypatch):
@@ -60,7 +73,7 @@ def test_fifty_tabs_look_at_the_disk_once(recorder, monkeypatch):
     monkeypatch.setattr(
         news, "now", Shared(lambda run_id: looked.append(run_id) or news.look(run_id), seconds=60)
     )
-    sent = [news.poll(recorder.folder.name, str(number)) for number in range(50)]
+    sent = [ask(recorder.folder.name, str(number)) for number in range(50)]
     assert len(looked) == 1
     assert all(one["shown"]["header"] is sent[0]["shown"]["header"] for one in sent)
 
@@ -73,7 +86,7 @@ def test_a_poll_changes_one_component_only():
 
 
 def test_a_run_that_is_not_there_is_no_error(recorder):
-    assert "header" not in news.poll("gone", "a")["shown"]
+    assert "header" not in ask("gone", "a")["shown"]
     assert story.active() is not None
 
 

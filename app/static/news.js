@@ -7,5 +7,6 @@ watch('value', () => {
     shown[name] = tree;
     window.drawView?.[name]?.(tree);
   }
+  window.newsCount = props.value.count;
   for (const part of props.value.behind) trigger(part);
 });
