@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from lora_sd import config as cfg
-from lora_sd.config import PreviewSettings
 from lora_sd.lora.inspection import inspect
+from lora_sd.settings import PreviewSettings
 
 from . import drawing, loras, models, story, try_view, view
 from .view import node
@@ -196,7 +195,7 @@ def bring(path: str) -> str:
 
 def build(*, remote: bool = False) -> Page:
     """`remote`: the page is open to other computers, so it takes no paths of this one."""
-    defaults = cfg.PreviewSettings()
+    defaults = PreviewSettings()
     notice = view.component("try-notice")
     on_cpu = gr.Checkbox(False, label="Use the processor", visible=False, elem_id="on-cpu")
     with gr.Row():

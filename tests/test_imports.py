@@ -16,7 +16,8 @@ OURS = {
     "lora_sd.__init__": "lora_sd",  # these three are the doors: they may open any room
     "lora_sd.__main__": "lora_sd",
     "lora_sd.worker": "lora_sd",
-    "lora_sd.config": "paths",
+    "lora_sd.settings": "paths",
+    "lora_sd.config": "settings paths",
     "lora_sd.paths": "",
     "lora_sd.events": "",
     "lora_sd.errors": "",
@@ -44,11 +45,11 @@ OURS = {
     "lora_sd.lora.layers": "lora.packed",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora",
-    "lora_sd.training": "training data models lora sample config events errors run recorder lock signals hardware footprint",
+    "lora_sd.training": "training data models lora sample config settings events errors run recorder lock signals hardware footprint",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
-    "app": "app config flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "app": "app config settings flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
@@ -64,7 +65,7 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.config lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
+    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
     "lora_sd.models.download lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()

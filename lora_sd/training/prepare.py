@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from ..config import DataSettings, ValidateSettings
 from ..data import batches, buckets, cache
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
 from ..data.folder import Example, find_examples
 from ..models import text
 from ..models.family import Conditioning, Models
+from ..settings import DataSettings, ValidateSettings
 from .feed import Part, Text
 from .loss import Inputs
 from .world import World

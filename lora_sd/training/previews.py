@@ -7,9 +7,9 @@ import torch
 from PIL import Image, ImageStat
 
 from .. import errors, run, sample
-from ..config import PreviewSettings
 from ..events import Note, Preview
 from ..models.family import Models
+from ..settings import PreviewSettings
 from . import memory
 
 FLAT = 2.0  # of 255: standard deviation of each colour

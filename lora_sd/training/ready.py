@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from .. import footprint, hardware, run
-from ..config import LoraSettings, TrainConfig
 from ..data import cache
 from ..data.folder import Example
 from ..footprint import Rung
@@ -19,6 +18,7 @@ from ..lora import formats, layers, metadata, targets, warm
 from ..models import fast
 from ..models.family import Models
 from ..models.load import load
+from ..settings import LoraSettings, TrainConfig
 from . import memory, prepare
 from .feed import Text
 from .prepare import Dataset

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from .. import errors, run
-from ..config import MINUTES, TrainConfig
 from ..events import Saved
 from ..lora import formats, layers, metadata
 from ..lora.inspection import read_header
+from ..settings import MINUTES, TrainConfig
 from . import cadence, state
 from .description import DTYPES, describe
 from .ready import Ready

@@ -183,8 +183,9 @@ class Trainer:
                 f"{reason} Going back to a good state at half the learning rate did not help, so the run has ended. "
                 f"Lower optim.learning_rate ({self.config.optim.learning_rate:g}) in a new run, or look for a damaged picture."
             )
+        left_out = self.left_out
         self.restore(saved)
-        self.rate_factor = SLOWER
+        self.rate_factor, self.left_out = SLOWER, left_out
         self.voice.note(
             f"{reason} Going back to step {self.done}, with half the learning rate from there on."
         )

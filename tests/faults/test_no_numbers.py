@@ -62,6 +62,7 @@ def test_three_in_a_row_go_back_to_the_last_state_at_half_the_rate(tiny_folder, 
     at_calls(monkeypatch, [4, 5, 6], no_number)
     train(config_for(tiny_folder("sd15"), pictures, **{"optim.steps": 6, "save.state_every": 2}))
     assert story() == "1 2 3 4- 5- 6- back 2 3 4 5 6 finished"
+    assert told()[-1].left_out == 3
     assert rates() == {1: 1e-2, 2: 1e-2, 3: 5e-3, 4: 5e-3, 5: 5e-3, 6: 5e-3}
 
 

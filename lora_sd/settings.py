@@ -1,0 +1,353 @@
+"""Every setting of a training run, described once: type, default, limits, and the sentence an artist reads.
+
+Validation, TOML, the command line, the form in the page and the docs all come from here; `config.py` works with them.
+"""
+
+import re
+import warnings
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from .paths import shown
+
+EVERY = re.compile(r"^(\d{1,9}|\d{1,9}(\.\d{1,9})?\s*%|\d{1,9}(\.\d{1,9})?\s*epochs?|off)$")
+MINUTES = re.compile(r"^(\d{1,9}(\.\d{1,9})?)\s*(min|minutes?)$")
+PATHS = (
+    "model.base",
+    "data.images",
+    "validate.images",
+    "lora.start",
+    "output.dir",
+)  # settings that name a place
+MOST_RANK = 1024
+LONGEST_PATTERN = 200
+
+
+def _every(value: int | str) -> int | str:
+    if not EVERY.match(str(value).strip()):
+        raise ValueError('write a number of steps, a share like "10%", "2 epochs", or 0 for off')
+    return int(value) if str(value).strip().isdecimal() else value
+
+
+def _every_or_minutes(value: int | str) -> int | str:
+    return value if MINUTES.match(str(value).strip()) else _every(value)
+
+
+Every = Annotated[int | str, AfterValidator(_every)]  # steps, "10%", "2 epochs", 0 or "off"
+EveryOrMinutes = Annotated[int | str, AfterValidator(_every_or_minutes)]  # or "5 minutes"
+
+
+def _ranks(ranks: dict[str, int]) -> dict[str, int]:
+    for pattern, rank in ranks.items():
+        if not 0 <= rank <= MOST_RANK:
+            raise ValueError(f"the rank of {shown(pattern)!r} must be 0 to {MOST_RANK}")
+        if len(pattern) > LONGEST_PATTERN:
+            raise ValueError(f"a pattern must have at most {LONGEST_PATTERN} letters")
+    return ranks
+
+
+Ranks = Annotated[dict[str, int], AfterValidator(_ranks)]
+
+
+def setting(default: Any, help: str, *, label: str, basic: bool = False, **limits: Any) -> Any:
+    """A field of the config: `help` is one plain sentence, `basic` ones are shown without opening Advanced."""
+    return Field(default, description=help, title=label, json_schema_extra={"basic": basic}, **limits)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    """The base model"""
+
+    base: str = setting(
+        "starter",
+        "The model to teach: a .safetensors file, a diffusers folder, a Hugging Face name, or 'starter'.",
+        label="Base model",
+        basic=True,
+    )
+    prediction: Literal["epsilon", "v_prediction"] | None = setting(
+        None,
+        "What the model was trained to predict; found in the model unless you set it.",
+        label="Prediction type",
+    )
+    clip_skip: int | None = setting(
+        None,
+        "Which layer of the text encoder to use, counted from the end; 2 for many anime models of SD 1.x.",
+        label="Clip skip",
+        ge=1,
+        le=12,
+    )
+
+
+class DataSettings(Section):
+    """The pictures"""
+
+    images: str = setting(
+        "",
+        "The folder of pictures, flat or nested; a subfolder named 5_cat counts each of its pictures five times.",
+        label="Pictures",
+        basic=True,
+    )
+    trigger: str = setting(
+        "",
+        "The word you will type to call this LoRA; put in front of every caption without it.",
+        label="Trigger word",
+        basic=True,
+    )
+    resolution: int | None = setting(
+        None,
+        "Side in pixels of a square of equal area; the model's own size unless you set it.",
+        label="Resolution",
+        ge=64,
+        le=4096,
+    )
+    captions: Literal["files", "filename"] = setting(
+        "files",
+        "Where captions come from: caption files beside the pictures, or the pictures' file names.",
+        label="Captions from",
+    )
+    on_bad_image: Literal["stop", "skip"] = setting(
+        "stop",
+        "What to do about a picture that can't be read: stop and name it, or train without it.",
+        label="Damaged pictures",
+    )
+
+
+class LoraSettings(Section):
+    """The LoRA"""
+
+    rank: int = setting(
+        16,
+        "How much the LoRA can hold; higher learns finer detail and makes a larger file.",
+        label="Rank",
+        ge=1,
+        le=MOST_RANK,
+    )
+    alpha: float | None = setting(
+        None,
+        "The update is scaled by alpha / rank; half the rank unless you set it.",
+        label="Alpha",
+        gt=0,
+        le=4096,
+    )
+    targets: Literal["attention", "attention-qv", "transformer", "full"] = setting(
+        "attention",
+        "Which layers learn: attention is enough for most subjects, transformer adds the feed-forward layers, full adds convolutions.",
+        label="Layers",
+    )
+    ranks: Ranks = setting(
+        {},
+        'Ranks by layer-name pattern, over the preset: {"unet.mid_block.*" = 32}; 0 leaves a layer out.',
+        label="Ranks by pattern",
+    )
+    text_encoders: bool = setting(
+        False,
+        "Train the text encoders too; helps a new word to take, and over-fits sooner.",
+        label="Train text encoders",
+    )
+    start: str = setting(
+        "",
+        "A LoRA file to go on from, of any rank and alpha; training starts at exactly its strength.",
+        label="Start from LoRA",
+    )
+
+
+class OptimSettings(Section):
+    """Learning"""
+
+    learning_rate: float = setting(
+        1e-4,
+        "How far each step goes; too high looks burnt, too low learns nothing.",
+        label="Learning rate",
+        gt=0,
+        le=10,
+    )
+    steps: int = setting(
+        1000, "How long to train, in updates of the LoRA.", label="Steps", basic=True, ge=1, le=1_000_000
+    )
+    batch_size: int = setting(
+        1,
+        "Pictures looked at together in one pass, over all cards; more is steadier and needs more memory.",
+        label="Batch size",
+        ge=1,
+        le=1024,
+    )
+    accumulation: int = setting(
+        1,
+        "Passes collected before one update: a larger batch without more memory.",
+        label="Accumulation",
+        ge=1,
+        le=1024,
+    )
+    schedule: Literal["constant", "linear", "cosine"] = setting(
+        "constant",
+        "How the learning rate goes on: the same to the end, or down to zero straight or gently.",
+        label="Schedule",
+    )
+    warmup: Every = setting(
+        0, 'Steps, or a share like "5%", in which the learning rate rises from zero.', label="Warm-up"
+    )
+    weight_decay: float = setting(
+        0.01, "Pulls the weights towards zero; seldom worth a change.", label="Weight decay", ge=0, le=10
+    )
+    max_grad_norm: float = setting(
+        1.0,
+        "Updates larger than this are shortened to it; 0 turns that off.",
+        label="Gradient clipping",
+        ge=0,
+    )
+
+
+class LossSettings(Section):
+    """The loss"""
+
+    min_snr: float = setting(
+        5.0,
+        "Min-SNR gamma: evens out easy and hard noise levels; 5 is usual, 0 turns it off.",
+        label="Min-SNR gamma",
+        ge=0,
+        le=100,
+    )
+
+
+class MachineSettings(Section):
+    """The machine"""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = setting(
+        "auto", "Where to train; the graphics card where there is one.", label="Device"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto",
+        "Number format of the base model: half precision on a graphics card, fp32 on the CPU.",
+        label="Precision",
+    )
+    memory: Literal["auto", "fast", "low", "lowest"] = setting(
+        "auto",
+        "How to save graphics memory: auto takes the fastest that fits, low computes parts twice, lowest also keeps the base in 8 bits.",
+        label="Memory",
+    )
+    cuda_graph: bool = setting(
+        True,
+        "Record the training step once and replay it, which is several times faster; for NVIDIA cards.",
+        label="Recorded steps",
+    )
+
+
+class SaveSettings(Section):
+    """Saving"""
+
+    every: Every = setting(
+        "25%",
+        'How often a LoRA file is written on the way: steps, "10%", "2 epochs", or 0 for only at the end.',
+        label="Save every",
+    )
+    state_every: EveryOrMinutes = setting(
+        "5 minutes",
+        'How often all that a resume needs is saved: "5 minutes", steps, "10%", "2 epochs", or 0 for only with the LoRA files.',
+        label="Save state every",
+    )
+    layout: Literal["kohya", "peft"] = setting(
+        "kohya",
+        "Key names of the file: kohya loads everywhere, peft is what diffusers writes itself.",
+        label="File layout",
+    )
+    dtype: Literal["fp16", "bf16", "fp32"] = setting(
+        "fp16", "Number format of the file; fp16 is small and exact enough.", label="File precision"
+    )
+
+
+class PreviewSettings(Section):
+    """Preview pictures"""
+
+    every: Every = setting(
+        "25%",
+        'How often preview pictures are made: steps, "10%", "2 epochs", or 0 for never.',
+        label="Preview every",
+    )
+    prompts: list[str] = setting(
+        [],
+        "What the preview pictures show, one prompt each; your first captions if you give none.",
+        label="Preview prompts",
+    )
+    negative: str = setting("", "What the preview pictures should not show.", label="Negative prompt")
+    steps: int = setting(
+        25,
+        "Sampling steps of a preview picture; more is slower and a little finer.",
+        label="Preview steps",
+        ge=1,
+        le=150,
+    )
+    guidance: float = setting(5.0, "How strongly the prompt is followed.", label="Guidance", ge=1, le=30)
+    sampler: Literal["ddim", "euler", "euler_a", "dpmpp_2m_karras", "unipc"] = setting(
+        "dpmpp_2m_karras", "The way from noise to picture.", label="Sampler"
+    )
+    seed: int = setting(
+        42,
+        "The noise that preview pictures start from; the same at every step, so that only learning changes them.",
+        label="Preview seed",
+        ge=0,
+        lt=2**32,
+    )
+
+
+class ValidateSettings(Section):
+    """Held-out loss"""
+
+    images: str = setting(
+        "",
+        "A folder of pictures that are never trained on; their loss tells when over-fitting begins.",
+        label="Held-out pictures",
+    )
+    split: float = setting(
+        0.0,
+        "Or: the share of your pictures to keep out of training for this.",
+        label="Held-out share",
+        ge=0,
+        le=0.5,
+    )
+    every: Every = setting(
+        "10%", 'How often the held-out loss is measured: steps, "10%" or "2 epochs".', label="Measure every"
+    )
+
+
+class OutputSettings(Section):
+    """The result"""
+
+    dir: str = setting(
+        "", "Where the run's folder goes; our runs folder unless you set it.", label="Output folder"
+    )
+    name: str = setting(
+        "lora", "Name of the LoRA file.", label="Name", basic=True, min_length=1, max_length=120
+    )
+    metadata: Literal["full", "minimal"] = setting(
+        "full",
+        "What the file tells of its training; minimal leaves out captions, tags and folder names.",
+        label="Training details in the file",
+    )
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings(
+        "ignore", message='Field name "validate"'
+    )  # pydantic's own is a relic of version 1
+
+    class TrainConfig(Section):
+        """A training run, whole. Sections are read as attributes: `config.lora.rank`."""
+
+        version: Literal[1] = setting(1, "Of the settings file.", label="Version")
+        seed: int = setting(
+            42, "Same seed, same settings, same pictures: same LoRA.", label="Seed", ge=0, lt=2**32
+        )
+        model: ModelSettings = ModelSettings()
+        data: DataSettings = DataSettings()
+        lora: LoraSettings = LoraSettings()
+        optim: OptimSettings = OptimSettings()
+        loss: LossSettings = LossSettings()
+        machine: MachineSettings = MachineSettings()
+        save: SaveSettings = SaveSettings()
+        preview: PreviewSettings = PreviewSettings()
+        validate: ValidateSettings = ValidateSettings()
+        output: OutputSettings = OutputSettings()
