@@ -3,19 +3,21 @@
 import errno
 
 FULL = "The disk is full: {where} could not be saved. Free some space, then go on."
-CLOSED = "{where} may not be written to; choose another folder, or allow it."
+CLOSED = "This program may not read or write {where}; allow it, or choose another place."
+MISSING = "{where} is not there; check its spelling, and that nobody took it away."
+BELOW_A_FILE = "{where} can't be: part of that path is a file, not a folder; choose another place."
 GONE = "{where} can't be reached: the disk or network share it is on does not answer. Connect it again, then go on."
 REMEDIES = {
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: FULL,
-    errno.EFBIG: FULL,
-    errno.EACCES: CLOSED,
-    errno.EPERM: CLOSED,
-    errno.EROFS: CLOSED,
-    errno.EIO: GONE,
-    errno.ESTALE: GONE,
-    errno.ETIMEDOUT: GONE,
-    errno.EHOSTDOWN: GONE,
+    getattr(errno, name): sentence
+    for sentence, names in {
+        FULL: "ENOSPC EDQUOT EFBIG",
+        CLOSED: "EACCES EPERM EROFS",
+        MISSING: "ENOENT",
+        BELOW_A_FILE: "ENOTDIR EEXIST",
+        GONE: "EIO ESTALE ETIMEDOUT EHOSTDOWN",
+    }.items()
+    for name in names.split()
+    if hasattr(errno, name)  # not every system has them all
 }
 
 

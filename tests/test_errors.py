@@ -15,6 +15,9 @@ from lora_sd.errors import sentence
             "There is not enough memory",
         ),
         (MemoryError(), "There is not enough memory"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{a}.png"), "{a}.png is not there"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "This program may not read or write a"),
+        (OSError(errno.EIO, "Input/output error", "a"), "a can't be reached"),
         (
             OSError(errno.ENOSPC, "No space left on device", "a.safetensors"),
             "The disk is full: a.safetensors",

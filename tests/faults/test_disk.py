@@ -159,7 +159,15 @@ def test_a_folder_that_may_only_be_read_is_one_sentence(config, disk, tmp_path, 
     settings = tmp_path / "run.toml"
     settings.write_text(cfg.dumps(cfg.changed(config, {"output.dir": str(tmp_path / "closed" / "runs")})))
     assert cli.main(["train", str(settings)]) == cli.BAD_INPUT
-    assert "may not be written to; choose another folder" in capsys.readouterr().err
+    assert f"may not read or write {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_folder_below_a_file_is_one_sentence(config, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    settings = tmp_path / "run.toml"
+    settings.write_text(cfg.dumps(cfg.changed(config, {"output.dir": str(tmp_path / "file" / "runs")})))
+    assert cli.main(["train", str(settings)]) == cli.BAD_INPUT
+    assert "part of that path is a file" in capsys.readouterr().err
 
 
 def test_pictures_on_a_disk_that_may_only_be_read_train(config, disk, pictures, tmp_path):
