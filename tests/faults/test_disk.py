@@ -93,18 +93,21 @@ def fill_at(step: int, disk: Disk, free_at: int | None = None):
     return listen
 
 
+def on_disk_of_its_own(folder: Path, part: str, disk) -> Disk:
+    """A part of a run's folder on a small disk; "." is the whole of it, with events, settings and state.json."""
+    if part != ".":
+        return disk(folder / part)
+    moved = shutil.move(folder, folder.with_name("moved"))
+    small = disk(folder)
+    shutil.copytree(moved, folder, dirs_exist_ok=True)
+    return small
+
+
 @pytest.mark.parametrize("part", ["previews", "state", "checkpoints", "."])
 def test_a_disk_that_is_full_for_a_while_costs_no_step(config, disk, part):
-    """Each part of a run on a disk of its own; "." is the whole folder, with events, settings and state.json."""
     undisturbed = train(cfg.changed(config, {"output.name": "whole"}))
     folder = run.create(config)
-    if part == ".":
-        moved = folder.with_name("moved")
-        shutil.move(folder, moved)
-        small = disk(folder)
-        shutil.copytree(moved, folder, dirs_exist_ok=True)
-    else:
-        small = disk(folder / part)
+    small = on_disk_of_its_own(folder, part, disk)
     path = train(config, fill_at(1, small, free_at=3), folder=folder)
     assert body(path) == body(undisturbed)
     assert run.read_state(folder).status == "finished"
@@ -116,13 +119,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_step(config, disk, part):
 def test_a_disk_that_stays_full_ends_the_run_with_a_sentence_and_it_can_go_on(config, disk, part):
     undisturbed = train(cfg.changed(config, {"output.name": "whole"}))
     folder = run.create(config)
-    if part == ".":
-        moved = folder.with_name("moved")
-        shutil.move(folder, moved)
-        small = disk(folder)
-        shutil.copytree(moved, folder, dirs_exist_ok=True)
-    else:
-        small = disk(folder / part)
+    small = on_disk_of_its_own(folder, part, disk)
     with pytest.raises(OSError):
         train(config, fill_at(2, small), folder=folder)
     state = run.read_state(folder)
