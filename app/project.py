@@ -13,6 +13,7 @@ from typing import Any
 from lora_sd import config as cfg
 from lora_sd import run
 from lora_sd.data.folder import STARTER_SETS, natural
+from lora_sd.files import write_text
 
 from . import places, uploads
 from .uploads import Added, Skipped
@@ -107,7 +108,7 @@ class Project:
 
     def _write(self, **values: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        run.write_text(
+        write_text(
             self.folder / "project.json", json.dumps({**self._read(), **values}, ensure_ascii=False)
         )
 

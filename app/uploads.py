@@ -17,6 +17,7 @@ from lora_sd.data import captions
 from lora_sd.data.folder import SUFFIXES as PICTURES
 from lora_sd.data.folder import natural
 from lora_sd.data.images import check, rgb
+from lora_sd.files import written
 from lora_sd.paths import shown, typed
 
 CAPTIONS = {".txt", ".caption", ".json", ".jsonl"}
@@ -251,7 +252,6 @@ def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         small = rgb(path)
         small.thumbnail((size, size))
-        partial = target.with_suffix(".part")
-        small.save(partial, "WEBP", quality=85)
-        partial.replace(target)
+        with written(target, durable=False) as file:
+            small.save(file, "WEBP", quality=85)
     return target

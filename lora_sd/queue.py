@@ -18,6 +18,7 @@ from pathlib import Path
 
 from . import config as cfg
 from . import lock, run
+from .files import write_text
 
 SETTLED = 10.0  # seconds after which a queued run is not about to be put in line any more
 BUSY = "The line of waiting runs is being changed by another program; try again in a moment."
@@ -205,7 +206,7 @@ def _read() -> tuple[list[Place], Path | None]:
 def _write(places: list[Place], last: Path | None = None) -> None:
     last = last or _read()[1]
     values = {"waiting": [asdict(place) for place in places], "last": str(last) if last else ""}
-    run.write_text(_folder() / "queue.json", json.dumps(values, ensure_ascii=False, indent=1))
+    write_text(_folder() / "queue.json", json.dumps(values, ensure_ascii=False, indent=1))
 
 
 def _before(state: run.State) -> str:

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from .files import written
 
 T = TypeVar("T")  # something that JSON keeps as it is
 
@@ -40,16 +41,7 @@ class Remembered(Generic[T]):
         """Write what is new, if anything is and there is room for it."""
         if len(self.known) > self.saved:
             with contextlib.suppress(OSError):
-                replace(self.memory, json.dumps(self.known, ensure_ascii=False).encode())
+                self.memory.parent.mkdir(parents=True, exist_ok=True)
+                with written(self.memory, durable=False) as file:
+                    file.write(json.dumps(self.known, ensure_ascii=False).encode())
                 self.saved = len(self.known)
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

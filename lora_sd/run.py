@@ -23,13 +23,14 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import psutil
 
 from . import config as cfg
 from . import events, lock
 from .events import Event
+from .files import write_text
 
 Command = Literal["stop", "pause", "preview", "save"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
@@ -264,48 +265,3 @@ def safe_name(name: str) -> str:
         r"(con|prn|aux|nul|conin|conout|com[\d¹²³]|lpt[\d¹²³])(\..*)?", kept, re.IGNORECASE
     )
     return f"{reserved[1]}_{reserved[2] or ''}" if reserved else kept  # con.txt is a device as con is
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    with written(path) as file:
-        file.write(text.encode())
-
-
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the name `path` once it lies on the disk; until then what has that name stays.
-
-    The OSError of a disk that is full or gone names `path`, and leaves nothing behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        put_in_place(temporary, path)
-    except OSError as error:
-        if error.errno and error.filename in (None, str(temporary)):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, for good. On Windows a reader can hold the old one for a moment: try again."""
-    for attempt in range(20):
-        try:
-            os.replace(temporary, path)
-            break
-        except PermissionError:
-            if attempt == 19:
-                raise
-            time.sleep(0.05)
-    if os.name == "posix":  # the name is safe from a power cut only when its folder is on the disk, too
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # not every network share can do that
-            os.fsync(descriptor)
-        os.close(descriptor)

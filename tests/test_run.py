@@ -175,15 +175,6 @@ def test_a_clock_that_was_set_does_not_make_a_living_run_look_dead(folder):
         assert run.read_state(folder).status == "training"
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("before")
-    with pytest.raises(RuntimeError), run.written(path) as file:
-        file.write(b"half")
-        raise RuntimeError
-    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
 def test_a_child_is_not_given_secrets(monkeypatch):
     monkeypatch.setenv("LORA_SD_PASSWORD", "hidden")
     assert "LORA_SD_PASSWORD" not in run.child_environment()

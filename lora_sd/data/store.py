@@ -15,7 +15,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..remembered import replace
+from ..files import written
 
 CHECKSUM = 32  # bytes
 MOST = 4 * 2**30  # bytes of memory that one kind of tensors may take
@@ -80,7 +80,9 @@ def memory_to_keep() -> int:
 def write(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors so that a reader sees all of them or none."""
     data = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
-    replace(path, _checksum(data) + data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path, durable=False) as file:
+        file.write(_checksum(data) + data)
 
 
 def read(path: Path, *, verify: bool = True) -> dict[str, Tensor] | None:

@@ -5,7 +5,6 @@ writing is atomic, and what was written is read back and compared before it take
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ..files import written
 from ..models.family import Family, Models
 from ..paths import shown
 from .inspection import Header, foreign_kinds, read_header, text_width
@@ -206,17 +206,11 @@ def _head(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
 def _place(path: Path, data: bytes, stored: Mapping[str, Pair], family: Family) -> None:
     """Put the file there in one move, once it lies on the disk and reads back as what it should hold."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not _holds(part, stored, family):
+    with written(path) as file:
+        file.write(data)
+        file.flush()
+        if not _holds(Path(file.name), stored, family):
             raise OSError("what was read back is not what was written")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _holds(path: Path, stored: Mapping[str, Pair], family: Family) -> bool:

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..files import write_text
 from ..paths import is_text, shown, typed
-from ..run import home, write_text
+from ..run import home
 from .header import SUPPORTED, family_of_folder, identify, prediction_of, read_json
 from .safetensors_file import open_header
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageStat
 
-from .. import errors, run, sample
+from .. import errors, files, sample
 from ..events import Note, Preview
 from ..models.family import Models
 from ..settings import PreviewSettings
@@ -42,7 +42,7 @@ def draw(
         path = folder / "previews" / f"{step:06d}-{index}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with run.written(path) as file:
+            with files.written(path) as file:
                 picture.save(file, format="PNG")
         except OSError as error:
             yield Note(

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import config as cfg
 from ..data.buckets import listed
-from ..run import write_text
+from ..files import write_text
 from .prepare import Dataset
 
 NAME = "began.json"

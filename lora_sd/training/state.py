@@ -13,8 +13,8 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import nn
 
+from ..files import written
 from ..lora import layers
-from ..run import written
 from .update import Update
 
 KEPT = 2  # the newest, and the one before in case the disk loses that

@@ -18,6 +18,7 @@ from .. import config as cfg
 from .. import errors, run, signals
 from ..config import TrainConfig
 from ..events import Finished, OnEvent, Step
+from ..files import write_text
 from ..models import text
 from . import cadence, loop, memory, optim, prepare, previews, sameness, state
 from .description import PRECISIONS
@@ -137,7 +138,7 @@ class Trainer:
             self.voice.note(f"This run was to have {before.steps} steps and now has {total}.{plan}")
         settings = cfg.dumps(self.config)
         if not path.exists() or path.read_text(encoding="utf-8") != settings:
-            run.write_text(path, settings)
+            write_text(path, settings)
         self.saver.number_earlier_end(self.done)
 
     def teach(self) -> Path:
