@@ -63,7 +63,7 @@ def resume(arguments: list[str]) -> int:
 
     try:
         config = to_resume(found, flags.parse(rest, cfg.load(found / "config.toml")), int(extend))
-        return _train(config, found, accept_changes=accept)
+        return _train(config, found if world.told().first else None, accept_changes=accept)
     except ValueError as error:
         if run.CHILD in os.environ and not lock.held(found):
             _write_down(found, error)

@@ -25,7 +25,9 @@ def heard(*, then_raise: bool) -> Iterator[None]:
         yield
         return
     _heard.clear()
-    before = {number: signal.signal(number, _hear) for number in SIGNALS}
+    # what is ignored stays so: the hang-up of a program that was started with nohup
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _hear) for number in heeded}
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from app import news, pages, story
+from app import line, news, pages, story
 from app.tabs import Shared, Tabs
 from lora_sd import config, events, run
 from lora_sd.recorder import Recorder
@@ -94,5 +94,6 @@ def test_pages_that_were_closed_do_not_fill_the_memory(monkeypatch):
     """Gradio keeps half a MiB of every page that was ever opened, of 10,000 of them unless told."""
     given = {}
     monkeypatch.setattr(gr.Blocks, "launch", lambda demo, **options: given.update(options))
+    monkeypatch.setattr(line, "keep_going", lambda: None)  # its thread would outlive this test
     pages.launch(pages.build(), address="127.0.0.1", port=0, browser=False, share=False, auth=None)
     assert given["state_session_capacity"] == pages.SESSIONS <= 200

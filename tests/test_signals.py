@@ -8,6 +8,15 @@ from small_runs import body, config_for
 from lora_sd import events, run, signals
 from lora_sd.training.train import train
 
+
+@pytest.fixture(autouse=True)
+def usual():
+    """Ctrl-C as in a terminal: where the tests themselves run in the background, it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 posix = pytest.mark.skipif(os.name != "posix", reason="these signals are POSIX's")
 
 
@@ -29,6 +38,14 @@ def test_the_second_one_ends_at_once():
 def test_afterwards_it_is_raised_where_that_is_asked_for():
     with pytest.raises(KeyboardInterrupt), signals.heard(then_raise=True):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_what_is_ignored_stays_ignored():
+    """As the hang-up is by nohup, and Ctrl-C in a background job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with signals.heard(then_raise=True):
+        signal.raise_signal(signal.SIGINT)
+        assert not signals.asked_to_stop()
 
 
 def test_inside_another_and_on_other_threads_it_does_nothing():
