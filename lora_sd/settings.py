@@ -201,6 +201,56 @@ class OptimSettings(Section):
     )
 
 
+class NoiseSettings(Section):
+    """The noise"""
+
+    offset: float = setting(
+        0.0,
+        "Lets very dark and very bright pictures be learnt, by noise that shifts whole channels; 0.05 is usual, 0 is off.",
+        label="Noise offset",
+        ge=0,
+        le=1,
+    )
+    offset_random: bool = setting(
+        False,
+        "Draw the noise offset of each picture anew, between 0 and what is set.",
+        label="Random noise offset",
+    )
+    offset_adaptive: float = setting(
+        0.0,
+        "Noise offset that grows with how dark, bright or coloured a picture is as a whole; 0 is off.",
+        label="Adaptive noise offset",
+        ge=-1,
+        le=1,
+    )
+    pyramid: int = setting(
+        0,
+        "Levels of coarser noise on top (multires noise), for large shapes and light; 6 is usual, 0 is off.",
+        label="Pyramid noise levels",
+        ge=0,
+        le=16,
+    )
+    pyramid_discount: float = setting(
+        0.3,
+        "How strong each level of pyramid noise is beside the one before.",
+        label="Pyramid noise discount",
+        gt=0,
+        le=1,
+    )
+    perturbation: float = setting(
+        0.0,
+        "More noise in what the model sees than in what it must find (ip noise gamma), against over-fitting; 0.1 is usual, 0 is off.",
+        label="Input perturbation",
+        ge=0,
+        le=1,
+    )
+    perturbation_random: bool = setting(
+        False,
+        "Draw the input perturbation of each picture anew, between 0 and what is set.",
+        label="Random input perturbation",
+    )
+
+
 class LossSettings(Section):
     """The loss"""
 
@@ -345,6 +395,7 @@ with warnings.catch_warnings():
         data: DataSettings = DataSettings()
         lora: LoraSettings = LoraSettings()
         optim: OptimSettings = OptimSettings()
+        noise: NoiseSettings = NoiseSettings()
         loss: LossSettings = LossSettings()
         machine: MachineSettings = MachineSettings()
         save: SaveSettings = SaveSettings()

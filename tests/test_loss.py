@@ -24,22 +24,37 @@ def inputs_for(models, count=2):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_loss_is_the_one_of_diffusers_training_scripts(tiny_models, name):
-    """The lines of their training step, written out with their scheduler and the bare U-Net."""
     models = tiny_models(name)
     inputs, t, noise = inputs_for(models), torch.tensor([100, 700]), torch.randn(2, 4, 16, 16)
+    prediction, wanted = as_diffusers_has_it(models, inputs, t, noise, noise)
+    theirs = F.mse_loss(prediction, wanted, reduction="none").mean((1, 2, 3))
+    torch.testing.assert_close(denoising_loss(models, inputs, t, noise), theirs)
+
+
+def as_diffusers_has_it(models, inputs, t, noise, noise_of_input):
+    """(prediction, target) by the lines of their training step, written out with their scheduler and the bare U-Net."""
     scheduler = diffusers.DDPMScheduler.from_config(
         models.scheduler_config, prediction_type=models.prediction
     )
     added = {"text_embeds": inputs.conditioning.pooled, "time_ids": inputs.sizes.float()}
     prediction = models.unet(
-        scheduler.add_noise(inputs.latents, noise, t),
+        scheduler.add_noise(inputs.latents, noise_of_input, t),
         t,
         inputs.conditioning.tokens,
         added_cond_kwargs=added if models.family.size_conditioning else None,
     ).sample
     wanted = noise if models.prediction == "epsilon" else scheduler.get_velocity(inputs.latents, noise, t)
-    theirs = F.mse_loss(prediction, wanted, reduction="none").mean((1, 2, 3))
-    torch.testing.assert_close(denoising_loss(models, inputs, t, noise), theirs)
+    return prediction, wanted
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_perturbation_is_in_the_input_and_not_in_the_target(tiny_models, name):
+    models = tiny_models(name)
+    inputs, t, noise = inputs_for(models), torch.tensor([100, 700]), torch.randn(2, 4, 16, 16)
+    more = 0.1 * torch.randn(2, 4, 16, 16)
+    prediction, wanted = as_diffusers_has_it(models, inputs, t, noise, noise + more)
+    ours = denoising_loss(models, inputs._replace(perturbation=more), t, noise)
+    torch.testing.assert_close(ours, (prediction - wanted).square().mean((1, 2, 3)))
 
 
 def test_min_snr_scales_each_example_by_its_own_weight(tiny_models):

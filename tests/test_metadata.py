@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -118,6 +119,33 @@ def test_values_read_as_sd_scripts_writes_them():
     }
     assert {key: metadata[key] for key in expected} == expected
     assert json.loads(metadata["ss_network_args"]) == {"dropout": None, "conv_dim": "2", "conv_alpha": "1.0"}
+
+
+def test_noise_reads_as_sd_scripts_writes_it():
+    plain = build(SD15, "epsilon", pairs(), TRAINING)
+    off = {
+        "ss_noise_offset": "None",
+        "ss_noise_offset_random_strength": "False",
+        "ss_adaptive_noise_scale": "None",
+        "ss_multires_noise_iterations": "None",
+        "ss_multires_noise_discount": "0.3",
+        "ss_ip_noise_gamma": "None",
+        "ss_ip_noise_gamma_random_strength": "False",
+    }
+    assert {key: plain[key] for key in off} == off
+    noisy = replace(
+        TRAINING,
+        noise_offset=0.05,
+        noise_offset_random=True,
+        noise_offset_adaptive=0.00357,
+        pyramid=6,
+        pyramid_discount=0.2,
+        perturbation=0.1,
+        perturbation_random=True,
+    )
+    on = dict(zip(off, ["0.05", "True", "0.00357", "6", "0.2", "0.1", "True"], strict=True))
+    metadata = build(SD15, "epsilon", pairs(), noisy)
+    assert {key: metadata[key] for key in on} == on
 
 
 def test_tables_count_pictures_and_tags():

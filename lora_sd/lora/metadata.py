@@ -40,13 +40,6 @@ OFF = {
     "ss_huber_schedule": "snr",
     "ss_huber_scale": 1.0,
     "ss_huber_c": 0.1,
-    "ss_noise_offset": None,
-    "ss_adaptive_noise_scale": None,
-    "ss_ip_noise_gamma": None,
-    "ss_noise_offset_random_strength": False,
-    "ss_ip_noise_gamma_random_strength": False,
-    "ss_multires_noise_iterations": None,
-    "ss_multires_noise_discount": 0.3,
     "ss_prior_loss_weight": 1.0,
     "ss_num_reg_images": 0,
     "ss_caption_dropout_rate": 0.0,
@@ -110,6 +103,13 @@ class Training:
     schedule: str = "constant"
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
+    noise_offset: float = 0.0
+    noise_offset_random: bool = False
+    noise_offset_adaptive: float = 0.0
+    pyramid: int = 0  # levels
+    pyramid_discount: float = 0.3
+    perturbation: float = 0.0
+    perturbation_random: bool = False
     min_snr: float = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
@@ -135,6 +135,7 @@ def build(
         **_network(pairs),
         **_progress(training),
         **_optimizer(training, trains_text=any(name.startswith("text_encoder") for name in pairs)),
+        **_noise_and_loss(training),
         **_data(training),
         **_modelspec(family, prediction, training),
     }
@@ -216,6 +217,19 @@ def _optimizer(training: Training, trains_text: bool) -> dict[str, Any]:
         "ss_gradient_checkpointing": training.checkpointing,
         "ss_mixed_precision": {"fp32": "no"}.get(training.precision, training.precision),
         "ss_seed": training.seed,
+    }
+
+
+def _noise_and_loss(training: Training) -> dict[str, Any]:
+    """What is off is None there, not 0."""
+    return {
+        "ss_noise_offset": training.noise_offset or None,
+        "ss_noise_offset_random_strength": training.noise_offset_random,
+        "ss_adaptive_noise_scale": training.noise_offset_adaptive or None,
+        "ss_multires_noise_iterations": training.pyramid or None,
+        "ss_multires_noise_discount": training.pyramid_discount,
+        "ss_ip_noise_gamma": training.perturbation or None,
+        "ss_ip_noise_gamma_random_strength": training.perturbation_random,
         "ss_min_snr_gamma": training.min_snr or None,
     }
 

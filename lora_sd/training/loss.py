@@ -16,6 +16,7 @@ class Inputs(NamedTuple):
     latents: Tensor  # (B, 4, H/8, W/8), scaled
     conditioning: Conditioning
     sizes: Tensor  # (B, 6)
+    perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
 
 
 def denoising_loss(
@@ -23,7 +24,8 @@ def denoising_loss(
 ) -> Tensor:
     """The squared error of the U-Net's prediction, one value per example (B,), weighed by Min-SNR where `min_snr` > 0."""
     alpha_bar = models.alpha_bar[t]
-    noisy = diffusion.add_noise(inputs.latents, noise, alpha_bar)
+    mixed_in = noise if inputs.perturbation is None else noise + inputs.perturbation
+    noisy = diffusion.add_noise(inputs.latents, mixed_in, alpha_bar)
     prediction = models.predict(noisy.to(models.dtype), t, inputs.conditioning, inputs.sizes)
     target = diffusion.target(inputs.latents, noise, alpha_bar, models.prediction)
     loss = (prediction.float() - target.float()).square().mean((1, 2, 3))
@@ -59,7 +61,7 @@ def _held_out_loss(models: Models, inputs: Inputs, rng: torch.Generator, at_once
     return torch.cat(losses).mean().item()
 
 
-def _repeat(part: Tensor | Conditioning, times: int) -> Tensor | Conditioning:
+def _repeat(part: Tensor | Conditioning | None, times: int) -> Tensor | Conditioning | None:
     if isinstance(part, Conditioning):
-        return Conditioning(*(None if x is None else _repeat(x, times) for x in part))
-    return part.expand(times, *part.shape[1:])
+        return Conditioning(*(_repeat(x, times) for x in part))
+    return None if part is None else part.expand(times, *part.shape[1:])

@@ -24,6 +24,7 @@ from .description import PRECISIONS
 from .feed import Feed, feeds
 from .graph import Passes
 from .held_out import HeldOut
+from .noise import Noise
 from .ready import get_ready
 from .saving import Saver
 from .state import Progress
@@ -274,6 +275,7 @@ class Trainer:
             seed=self.config.seed,
             step=step,
             num_timesteps=len(self.ready.models.alpha_bar),
+            how=Noise(**dict(self.config.noise)),
         )
 
     def bunches(self, ends_bunch: loop.EndsBunch) -> Iterator[list[Step]]:
