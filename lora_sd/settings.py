@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from .paths import shown
 
@@ -48,6 +48,15 @@ def _ranks(ranks: dict[str, int]) -> dict[str, int]:
 
 
 Ranks = Annotated[dict[str, int], AfterValidator(_ranks)]
+
+
+def _above_min(value: int, info: ValidationInfo) -> int:
+    if value <= (lowest := info.data.get("min_timestep", 0)):
+        raise ValueError(f"it must be more than noise.min_timestep, which is {lowest}")
+    return value
+
+
+AboveMin = Annotated[int, AfterValidator(_above_min)]
 
 
 def setting(default: Any, help: str, *, label: str, basic: bool = False, **limits: Any) -> Any:
@@ -248,6 +257,46 @@ class NoiseSettings(Section):
         False,
         "Draw the input perturbation of each picture anew, between 0 and what is set.",
         label="Random input perturbation",
+    )
+    min_timestep: int = setting(
+        0,
+        "The lowest noise level trained on, of 0 to 999: higher leaves out fine detail.",
+        label="Lowest timestep",
+        ge=0,
+        le=999,
+    )
+    max_timestep: AboveMin = setting(
+        1000,
+        "Training stays below this noise level: lower leaves out composition.",
+        label="Timesteps below",
+        ge=1,
+        le=1000,
+    )
+    density: Literal["uniform", "logit_normal"] = setting(
+        "uniform",
+        "How often noise levels come: all alike, or those in the middle more often (logit-normal).",
+        label="Timestep density",
+    )
+    logit_mean: float = setting(
+        0.0,
+        "Where the peak of logit-normal timesteps lies: above 0 is more noise, below 0 is less.",
+        label="Logit-normal mean",
+        ge=-5,
+        le=5,
+    )
+    logit_std: float = setting(
+        1.0,
+        "How wide the peak of logit-normal timesteps is.",
+        label="Logit-normal width",
+        gt=0,
+        le=5,
+    )
+    shift: float = setting(
+        1.0,
+        "Moves timesteps of either density: above 1 to more noise, for large shapes, below 1 to less, for detail.",
+        label="Timestep shift",
+        gt=0,
+        le=20,
     )
 
 

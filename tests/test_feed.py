@@ -36,6 +36,9 @@ EVERYTHING = Noise(
     pyramid=6,
     perturbation=0.1,
     perturbation_random=True,
+    max_timestep=900,
+    density="logit_normal",
+    shift=2.0,
 )
 
 

@@ -148,6 +148,12 @@ def test_noise_reads_as_sd_scripts_writes_it():
     assert {key: metadata[key] for key in on} == on
 
 
+def test_a_range_of_timesteps_is_told_where_it_is_not_all_of_them():
+    assert "modelspec.timestep_range" not in build(SD15, "epsilon", pairs(), TRAINING)
+    early = replace(TRAINING, timestep_range=(0, 500))
+    assert build(SD15, "epsilon", pairs(), early)["modelspec.timestep_range"] == "0,500"
+
+
 def test_tables_count_pictures_and_tags():
     metadata = build(SD15, "epsilon", pairs(), TRAINING)
     tags = {"5_cat": {"mycat": 2, "sofa": 1, "sun": 1}, "rest": {"mycat": 1}}

@@ -85,6 +85,51 @@ def test_pyramid_noise_is_coarser_and_as_strong_as_before():
     assert white == pytest.approx(1 / 16, rel=0.1) and coarse > 3 * white
 
 
+def timesteps(how, count=3000):
+    return noise.timesteps(None, [(1, 1, index) for index in range(count)], how)
+
+
+def is_distributed(shares, cumulative):
+    """Kolmogorov's distance from a distribution is that of 3,000 draws (1.63 / √n is passed once in a hundred)."""
+    shares = shares.double().sort().values
+    between = cumulative(shares) - (torch.arange(len(shares)) + 0.5) / len(shares)
+    return between.abs().max().item() < 1.63 / len(shares) ** 0.5
+
+
+def test_timesteps_of_the_whole_range_are_left_alone():
+    t = torch.arange(300)
+    assert noise.timesteps(t, KEYS, Noise(offset=0.1, logit_mean=1.0)) is t
+
+
+def test_a_range_of_timesteps_is_uniform_and_ends_before_its_maximum():
+    t = timesteps(Noise(min_timestep=100, max_timestep=110))
+    assert t.min() == 100 and t.max() == 109 and t.dtype == torch.int64
+    assert t.sub(100).bincount(minlength=10).min() > 240  # 300 of each, ± 16
+    assert {*timesteps(Noise(min_timestep=7, max_timestep=8)).tolist()} == {7}
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.0, 0.5), (-2.0, 2.0)])
+def test_the_logit_of_a_logit_normal_timestep_is_normal(mean, std):
+    t = timesteps(Noise(density="logit_normal", logit_mean=mean, logit_std=std))
+    shares = (t + 0.5) / 1000
+    assert is_distributed(shares, lambda x: torch.special.ndtr((x.logit() - mean) / std))
+    assert not is_distributed(shares, lambda x: x)
+
+
+@pytest.mark.parametrize("shift", [0.5, 3.0])
+def test_a_shift_multiplies_the_odds_of_noise(shift):
+    """s·u / (1 + (s − 1)·u) has the odds s · u / (1 − u), so u is the share whose odds are divided by s."""
+    shares = (timesteps(Noise(shift=shift)) + 0.5) / 1000
+    assert is_distributed(shares, lambda x: torch.sigmoid(x.logit() - torch.tensor(shift).log()))
+    logits = ((timesteps(Noise(shift=shift, density="logit_normal")) + 0.5) / 1000).logit()
+    assert logits.mean().item() == pytest.approx(torch.tensor(shift).log().item(), abs=0.06)
+
+
+def test_a_very_wide_density_stays_in_its_range():
+    t = timesteps(Noise(density="logit_normal", logit_mean=5.0, logit_std=5.0, shift=20.0))
+    assert t.max() == 999 and t.min() >= 0
+
+
 def test_a_perturbation_is_normal_with_its_strength():
     found = noise.perturbation((4, 8, 8), KEYS, Noise(perturbation=0.1))
     assert found.std().item() == pytest.approx(0.1, rel=0.02)
@@ -105,6 +150,8 @@ def test_noises_do_not_change_each_other_and_depend_on_their_key_only():
 
 def test_a_run_with_all_noises_resumes_bit_for_bit_and_tells_of_them(tiny_folder, pictures):
     noises = {
+        "noise.density": "logit_normal",
+        "noise.max_timestep": 900,
         "noise.offset": 0.05,
         "noise.offset_adaptive": 0.01,
         "noise.pyramid": 4,
@@ -115,5 +162,6 @@ def test_a_run_with_all_noises_resumes_bit_for_bit_and_tells_of_them(tiny_folder
     train(config, stop_at(2))
     assert body(train(config, folder=run.list_runs()[0].folder)) == body(whole)
     told = read_header(whole).metadata
+    assert told["modelspec.timestep_range"] == "0,900"
     assert told["ss_noise_offset"] == "0.05" and told["ss_multires_noise_iterations"] == "4"
     assert body(train(config_for(tiny_folder("sd15"), pictures))) != body(whole)

@@ -60,6 +60,7 @@ OFF = {
     "ss_reg_dataset_dirs": "{}",
 }
 
+ALL_TIMESTEPS = (0, 1000)
 NO_FILE = ("NOFILE", "NOFILE")  # what sd-scripts writes for the hashes of a base that is no file
 
 # What stays in a file "without training details": enough to be recognised, named and used.
@@ -110,6 +111,7 @@ class Training:
     pyramid_discount: float = 0.3
     perturbation: float = 0.0
     perturbation_random: bool = False
+    timestep_range: tuple[int, int] = ALL_TIMESTEPS  # the second is the first that is not trained on
     min_snr: float = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
@@ -295,6 +297,8 @@ def _modelspec(family: "Family", prediction: str, training: Training) -> dict[st
     }
     spec |= {"trigger_phrase": training.trigger} if training.trigger else {}
     spec |= {"encoder_layer": training.clip_skip} if training.clip_skip else {}
+    if training.timestep_range != ALL_TIMESTEPS:
+        spec["timestep_range"] = "{},{}".format(*training.timestep_range)
     return {f"modelspec.{key}": value for key, value in spec.items()}
 
 

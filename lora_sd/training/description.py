@@ -56,6 +56,7 @@ def describe(
         pyramid_discount=config.noise.pyramid_discount,
         perturbation=config.noise.perturbation,
         perturbation_random=config.noise.perturbation_random,
+        timestep_range=(config.noise.min_timestep, config.noise.max_timestep),
         min_snr=config.loss.min_snr,
         precision=PRECISIONS[models.dtype],
         examples=[(e.path.parent.name, e.repeats, e.caption) for e in data.examples],

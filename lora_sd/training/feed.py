@@ -74,7 +74,7 @@ def feeds(
             yield Feed(
                 latents=latents,
                 noise=noise.shaped(random.noise, latents, keys, how),
-                t=random.t,
+                t=noise.timesteps(random.t, keys, how),
                 sizes=part.batch.sizes,
                 shares=part.batch.weights / total,
                 text=text.tensors(part.batch.captions),

@@ -1,4 +1,4 @@
-"""What can be done to an example's noise before it is mixed in: an offset, then a pyramid; and what its input alone gets.
+"""What noise an example gets: an offset and a pyramid on it, how much of it is mixed in, and what the input alone gets.
 
 All of it is a function of (seed, step, place in the global batch) and of that example alone. Each kind draws from a
 generator of its own, so none of them changes what the others, or `diffusion.draw`, draw.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .diffusion import generator
 
-OFFSET, PYRAMID, PERTURBATION = range(3)  # the last number of a generator's key
+OFFSET, PYRAMID, PERTURBATION, TIMESTEP = range(4)  # the last number of a generator's key
 Key = tuple[int, int, int]  # of an example: seed, step, place in the global batch
 
 
@@ -27,6 +27,12 @@ class Noise(NamedTuple):
     pyramid_discount: float = 0.3
     perturbation: float = 0.0
     perturbation_random: bool = False
+    min_timestep: int = 0
+    max_timestep: int = 1000
+    density: str = "uniform"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    shift: float = 1.0
 
 
 PLAIN = Noise()
@@ -73,6 +79,28 @@ def pyramid(noise: Tensor, rng: torch.Generator, levels: int, discount: float) -
         if 1 in size:
             break
     return noise / noise.std()
+
+
+def timesteps(t: Tensor, keys: Sequence[Key], how: Noise) -> Tensor:
+    """The noise levels (B,) of examples: `t`, which are uniform over all, or drawn anew as `how` wants them."""
+    wants = (how.min_timestep, how.max_timestep, how.density, how.shift)
+    if wants == (PLAIN.min_timestep, PLAIN.max_timestep, PLAIN.density, PLAIN.shift):
+        return t
+    shares = torch.stack([_share(generator(*key, TIMESTEP), how) for key in keys])
+    count = how.max_timestep - how.min_timestep
+    return how.min_timestep + (count * shares).long().clamp(max=count - 1)
+
+
+def _share(rng: torch.Generator, how: Noise) -> Tensor:
+    """How far in the range a timestep lies, 0 … 1: σ(mean + std · randn) or u, then s·u / (1 + (s − 1)·u).
+
+    Logit-normal and shift are those of arXiv:2403.03206, sections 3.1 and 5.3.2.
+    """
+    if how.density == "logit_normal":
+        u = torch.sigmoid(how.logit_mean + how.logit_std * torch.randn((), generator=rng))
+    else:
+        u = torch.rand((), generator=rng)
+    return how.shift * u / (1 + (how.shift - 1) * u)
 
 
 def perturbation(shape: tuple[int, ...], keys: Sequence[Key], how: Noise) -> Tensor | None:
