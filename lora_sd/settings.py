@@ -303,9 +303,14 @@ class NoiseSettings(Section):
 class LossSettings(Section):
     """The loss"""
 
+    weighting: Literal["min_snr", "soft_min_snr", "debiased"] = setting(
+        "min_snr",
+        "How easy and hard noise levels are evened out: by Min-SNR, sharply or softly bounded by gamma, or by debiased estimation.",
+        label="Weighting",
+    )
     min_snr: float = setting(
         5.0,
-        "Min-SNR gamma: evens out easy and hard noise levels; 5 is usual, 0 turns it off.",
+        "Gamma of Min-SNR, sharp or soft: the lower, the less easy noise levels count; 5 is usual, 0 turns it off.",
         label="Min-SNR gamma",
         ge=0,
         le=100,

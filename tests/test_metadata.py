@@ -148,6 +148,13 @@ def test_noise_reads_as_sd_scripts_writes_it():
     assert {key: metadata[key] for key in on} == on
 
 
+def test_a_weighting_reads_as_sd_scripts_writes_it():
+    sharp = build(SD15, "epsilon", pairs(), TRAINING)
+    assert (sharp["ss_min_snr_gamma"], sharp["ss_debiased_estimation"]) == ("5.0", "False")
+    debiased = build(SD15, "epsilon", pairs(), replace(TRAINING, min_snr=0.0, debiased=True))
+    assert (debiased["ss_min_snr_gamma"], debiased["ss_debiased_estimation"]) == ("None", "True")
+
+
 def test_a_range_of_timesteps_is_told_where_it_is_not_all_of_them():
     assert "modelspec.timestep_range" not in build(SD15, "epsilon", pairs(), TRAINING)
     early = replace(TRAINING, timestep_range=(0, 500))

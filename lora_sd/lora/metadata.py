@@ -35,7 +35,6 @@ OFF = {
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,
     "ss_lowram": False,
-    "ss_debiased_estimation": False,
     "ss_loss_type": "l2",
     "ss_huber_schedule": "snr",
     "ss_huber_scale": 1.0,
@@ -113,6 +112,7 @@ class Training:
     perturbation_random: bool = False
     timestep_range: tuple[int, int] = ALL_TIMESTEPS  # the second is the first that is not trained on
     min_snr: float = 0.0
+    debiased: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
     examples: Sequence[tuple[str, int, str]] = ()  # folder's name, repeats, caption of every picture
@@ -233,6 +233,7 @@ def _noise_and_loss(training: Training) -> dict[str, Any]:
         "ss_ip_noise_gamma": training.perturbation or None,
         "ss_ip_noise_gamma_random_strength": training.perturbation_random,
         "ss_min_snr_gamma": training.min_snr or None,
+        "ss_debiased_estimation": training.debiased,
     }
 
 

@@ -24,6 +24,7 @@ from .description import PRECISIONS
 from .feed import Feed, feeds
 from .graph import Passes
 from .held_out import HeldOut
+from .loss import Loss
 from .noise import Noise
 from .ready import get_ready
 from .saving import Saver
@@ -250,7 +251,7 @@ class Trainer:
             self.ready.text,
             self.ready.vector,
             self.update.scale,
-            self.config.loss.min_snr,
+            Loss(**dict(self.config.loss)),
         )
         wanted = self.config.machine.cuda_graph
         passes = Passes(work, self.ready.vector.sums, graphs=wanted, on_note=self.voice.note)
