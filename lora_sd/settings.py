@@ -315,6 +315,26 @@ class LossSettings(Section):
         ge=0,
         le=100,
     )
+    kind: Literal["l2", "l1", "huber", "smooth_l1"] = setting(
+        "l2",
+        "How errors count: squared (l2), by size (l1), or large ones by size (huber, smooth_l1), for sets with faulty pictures.",
+        label="Loss",
+    )
+    huber_c: float = setting(
+        0.1,
+        "Where large errors begin for huber and smooth_l1, at the highest noise level.",
+        label="Huber threshold",
+        gt=0,
+        le=1,
+    )
+    huber_schedule: Literal["snr", "exponential", "constant"] = setting(
+        "snr",
+        "How the Huber threshold falls from 1 to that as noise grows: by signal-to-noise ratio, exponentially, or not at all.",
+        label="Huber schedule",
+    )
+    huber_scale: float = setting(
+        1.0, "A factor on the Huber threshold at every noise level.", label="Huber scale", gt=0, le=100
+    )
 
 
 class MachineSettings(Section):

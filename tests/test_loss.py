@@ -79,6 +79,35 @@ def test_a_weighting_scales_each_example_by_its_own_weight(tiny_models, name):
         torch.testing.assert_close(weighed / plain, weight(models.alpha_bar[t], models.prediction))
 
 
+KINDS = {
+    Loss(kind="l1"): lambda *args: F.l1_loss(*args, reduction="none"),
+    Loss(kind="l2"): lambda *args: F.mse_loss(*args, reduction="none"),
+    Loss(kind="huber", huber_schedule="constant"): lambda a, b: 0.2 * (((a - b) ** 2 + 0.01) ** 0.5 - 0.1),
+    Loss(kind="smooth_l1", huber_schedule="constant"): lambda a, b: 2 * (((a - b) ** 2 + 0.01) ** 0.5 - 0.1),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_kind_of_loss_is_the_mean_of_what_its_errors_count(tiny_models, name):
+    models = tiny_models(name)
+    inputs, t, noise = inputs_for(models), torch.tensor([100, 700]), torch.randn(2, 4, 16, 16)
+    both = as_diffusers_has_it(models, inputs, t, noise, noise)
+    for how, counts in KINDS.items():
+        ours = denoising_loss(models, inputs, t, noise, how)
+        torch.testing.assert_close(ours, counts(*both).mean((1, 2, 3)))
+
+
+def test_the_huber_threshold_is_that_of_each_examples_noise(tiny_models):
+    models = tiny_models("sd15")
+    inputs, t, noise = inputs_for(models), torch.tensor([100, 700]), torch.randn(2, 4, 16, 16)
+    each = [
+        denoising_loss(models, inputs, t, noise, Loss(kind="huber", huber_schedule="constant", huber_c=c))[i]
+        for i, c in enumerate(0.1 ** (t / 1000))
+    ]
+    together = denoising_loss(models, inputs, t, noise, Loss(kind="huber", huber_schedule="exponential"))
+    torch.testing.assert_close(together, torch.stack(each))
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_weights_of_a_model_with_zero_terminal_snr_are_those_of_its_own_schedule(
     tiny_folder, tmp_path, prediction

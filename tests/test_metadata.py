@@ -155,6 +155,19 @@ def test_a_weighting_reads_as_sd_scripts_writes_it():
     assert (debiased["ss_min_snr_gamma"], debiased["ss_debiased_estimation"]) == ("None", "True")
 
 
+def test_the_kind_of_loss_reads_as_sd_scripts_writes_it():
+    plain, huber = (
+        build(SD15, "epsilon", pairs(), training)
+        for training in (
+            TRAINING,
+            replace(TRAINING, loss_kind="huber", huber_schedule="constant", huber_c=0.2),
+        )
+    )
+    keys = ("ss_loss_type", "ss_huber_schedule", "ss_huber_scale", "ss_huber_c")
+    assert [plain[key] for key in keys] == ["l2", "snr", "1.0", "0.1"]
+    assert [huber[key] for key in keys] == ["huber", "constant", "1.0", "0.2"]
+
+
 def test_a_range_of_timesteps_is_told_where_it_is_not_all_of_them():
     assert "modelspec.timestep_range" not in build(SD15, "epsilon", pairs(), TRAINING)
     early = replace(TRAINING, timestep_range=(0, 500))

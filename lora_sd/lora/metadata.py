@@ -35,10 +35,6 @@ OFF = {
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,
     "ss_lowram": False,
-    "ss_loss_type": "l2",
-    "ss_huber_schedule": "snr",
-    "ss_huber_scale": 1.0,
-    "ss_huber_c": 0.1,
     "ss_prior_loss_weight": 1.0,
     "ss_num_reg_images": 0,
     "ss_caption_dropout_rate": 0.0,
@@ -113,6 +109,10 @@ class Training:
     timestep_range: tuple[int, int] = ALL_TIMESTEPS  # the second is the first that is not trained on
     min_snr: float = 0.0
     debiased: bool = False
+    loss_kind: str = "l2"
+    huber_schedule: str = "snr"
+    huber_scale: float = 1.0
+    huber_c: float = 0.1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
     examples: Sequence[tuple[str, int, str]] = ()  # folder's name, repeats, caption of every picture
@@ -234,6 +234,10 @@ def _noise_and_loss(training: Training) -> dict[str, Any]:
         "ss_ip_noise_gamma_random_strength": training.perturbation_random,
         "ss_min_snr_gamma": training.min_snr or None,
         "ss_debiased_estimation": training.debiased,
+        "ss_loss_type": training.loss_kind,
+        "ss_huber_schedule": training.huber_schedule,
+        "ss_huber_scale": training.huber_scale,
+        "ss_huber_c": training.huber_c,
     }
 
 

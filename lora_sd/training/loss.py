@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..models.family import Conditioning, Models
-from . import diffusion
+from . import criteria, diffusion
 
 
 class Inputs(NamedTuple):
@@ -24,6 +24,10 @@ class Loss(NamedTuple):
 
     weighting: str = "min_snr"
     min_snr: float = 0.0
+    kind: str = "l2"
+    huber_c: float = 0.1
+    huber_schedule: str = "snr"
+    huber_scale: float = 1.0
 
 
 PLAIN = Loss()
@@ -36,8 +40,16 @@ def denoising_loss(models: Models, inputs: Inputs, t: Tensor, noise: Tensor, how
     noisy = diffusion.add_noise(inputs.latents, mixed_in, alpha_bar)
     prediction = models.predict(noisy.to(models.dtype), t, inputs.conditioning, inputs.sizes)
     target = diffusion.target(inputs.latents, noise, alpha_bar, models.prediction)
-    loss = (prediction.float() - target.float()).square().mean((1, 2, 3))
+    c = _threshold(models.alpha_bar, t, how) if how.kind in ("huber", "smooth_l1") else None
+    loss = criteria.error(prediction.float() - target.float(), how.kind, c).mean((1, 2, 3))
     return _weighed(loss, alpha_bar, models.prediction, how)
+
+
+def _threshold(alpha_bars: Tensor, t: Tensor, how: Loss) -> Tensor:
+    share = t / len(alpha_bars)
+    return criteria.threshold(
+        alpha_bars[t], share, schedule=how.huber_schedule, c=how.huber_c, scale=how.huber_scale
+    )
 
 
 def _weighed(loss: Tensor, alpha_bar: Tensor, prediction: str, how: Loss) -> Tensor:
