@@ -52,6 +52,10 @@ def test_any_settings_survive_toml(rank, alpha, trigger, prompts, every, ranks):
             'save.every is \'often\'; write a number of steps, a share like "10%", "2 epochs", or 0 for off.',
         ),
         ({"lora": 3}, "lora is 3; it must be a section of settings, [lora]."),
+        (
+            {"noise": {"min_timestep": 500, "max_timestep": 500}},
+            "noise.max_timestep is 500; it must be more than noise.min_timestep, which is 500.",
+        ),
         ({"optim": {"learning_rate": 11}}, "optim.learning_rate is 11; it must be at most 10."),
     ],
 )

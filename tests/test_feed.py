@@ -1,7 +1,10 @@
+import pytest
 import torch
 
 from lora_sd.data.batches import Batch
+from lora_sd.training import diffusion
 from lora_sd.training.feed import Part, Text, feeds
+from lora_sd.training.noise import PLAIN, Noise
 
 TEXT = Text(
     tensors=lambda captions: (torch.tensor([[float(len(caption))] for caption in captions]),),
@@ -26,15 +29,47 @@ def some(whole, positions):
     return Part(picked if positions else None, positions, len(whole.captions))
 
 
-def made(parts):
-    return list(feeds(parts, TEXT, seed=7, step=3, num_timesteps=1000))
+EVERYTHING = Noise(
+    offset=0.1,
+    offset_random=True,
+    offset_adaptive=0.05,
+    pyramid=6,
+    perturbation=0.1,
+    perturbation_random=True,
+    max_timestep=900,
+    density="logit_normal",
+    shift=2.0,
+)
 
 
-def test_the_parts_of_two_processes_are_the_whole():
+def made(parts, how=PLAIN):
+    return list(feeds(parts, TEXT, seed=7, step=3, num_timesteps=1000, how=how))
+
+
+def test_noise_with_every_setting_off_is_what_it_has_always_been():
+    """The first three draws of a generator of (seed, step, index), which runs of earlier versions were trained with."""
+    [feed] = made([some(batch(2), [0, 1])])
+    for index in range(2):
+        rng = diffusion.generator(7, 3, index)
+        assert feed.t[index] == torch.randint(1000, (), generator=rng)
+        assert torch.equal(feed.noise[index], torch.randn(4, 8, 8, generator=rng))
+        posterior = torch.randn(4, 8, 8, generator=rng)
+        assert torch.equal(feed.latents[index], batch(2).mean[index] + batch(2).std[index] * posterior)
+    assert feed.perturbation is None and len(feed.tensors()) == 6
+
+
+def test_a_feed_with_a_perturbation_has_one_tensor_more():
+    [feed] = made([some(batch(2), [0, 1])], EVERYTHING)
+    assert len(feed.tensors()) == 7 and feed.tensors()[-1] is feed.perturbation
+    assert feed.shapes == feed.to(torch.device("cpu")).shapes
+
+
+@pytest.mark.parametrize("how", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+def test_the_parts_of_two_processes_are_the_whole(how):
     whole = batch(5)
-    [alone] = made([some(whole, list(range(5)))])
-    [first], [second] = made([some(whole, [0, 2, 4])]), made([some(whole, [1, 3])])
-    for name in ("latents", "noise", "t", "sizes", "shares"):
+    [alone] = made([some(whole, list(range(5)))], how)
+    [first], [second] = made([some(whole, [0, 2, 4])], how), made([some(whole, [1, 3])], how)
+    for name in ("latents", "noise", "t", "sizes", "shares") + ("perturbation",) * (how is EVERYTHING):
         joined = torch.cat([getattr(first, name), getattr(second, name)])
         assert torch.equal(joined[[0, 3, 1, 4, 2]], getattr(alone, name))
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -118,6 +119,59 @@ def test_values_read_as_sd_scripts_writes_them():
     }
     assert {key: metadata[key] for key in expected} == expected
     assert json.loads(metadata["ss_network_args"]) == {"dropout": None, "conv_dim": "2", "conv_alpha": "1.0"}
+
+
+def test_noise_reads_as_sd_scripts_writes_it():
+    plain = build(SD15, "epsilon", pairs(), TRAINING)
+    off = {
+        "ss_noise_offset": "None",
+        "ss_noise_offset_random_strength": "False",
+        "ss_adaptive_noise_scale": "None",
+        "ss_multires_noise_iterations": "None",
+        "ss_multires_noise_discount": "0.3",
+        "ss_ip_noise_gamma": "None",
+        "ss_ip_noise_gamma_random_strength": "False",
+    }
+    assert {key: plain[key] for key in off} == off
+    noisy = replace(
+        TRAINING,
+        noise_offset=0.05,
+        noise_offset_random=True,
+        noise_offset_adaptive=0.00357,
+        pyramid=6,
+        pyramid_discount=0.2,
+        perturbation=0.1,
+        perturbation_random=True,
+    )
+    on = dict(zip(off, ["0.05", "True", "0.00357", "6", "0.2", "0.1", "True"], strict=True))
+    metadata = build(SD15, "epsilon", pairs(), noisy)
+    assert {key: metadata[key] for key in on} == on
+
+
+def test_a_weighting_reads_as_sd_scripts_writes_it():
+    sharp = build(SD15, "epsilon", pairs(), TRAINING)
+    assert (sharp["ss_min_snr_gamma"], sharp["ss_debiased_estimation"]) == ("5.0", "False")
+    debiased = build(SD15, "epsilon", pairs(), replace(TRAINING, min_snr=0.0, debiased=True))
+    assert (debiased["ss_min_snr_gamma"], debiased["ss_debiased_estimation"]) == ("None", "True")
+
+
+def test_the_kind_of_loss_reads_as_sd_scripts_writes_it():
+    plain, huber = (
+        build(SD15, "epsilon", pairs(), training)
+        for training in (
+            TRAINING,
+            replace(TRAINING, loss_kind="huber", huber_schedule="constant", huber_c=0.2),
+        )
+    )
+    keys = ("ss_loss_type", "ss_huber_schedule", "ss_huber_scale", "ss_huber_c")
+    assert [plain[key] for key in keys] == ["l2", "snr", "1.0", "0.1"]
+    assert [huber[key] for key in keys] == ["huber", "constant", "1.0", "0.2"]
+
+
+def test_a_range_of_timesteps_is_told_where_it_is_not_all_of_them():
+    assert "modelspec.timestep_range" not in build(SD15, "epsilon", pairs(), TRAINING)
+    early = replace(TRAINING, timestep_range=(0, 500))
+    assert build(SD15, "epsilon", pairs(), early)["modelspec.timestep_range"] == "0,500"
 
 
 def test_tables_count_pictures_and_tags():

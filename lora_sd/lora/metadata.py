@@ -35,18 +35,6 @@ OFF = {
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,
     "ss_lowram": False,
-    "ss_debiased_estimation": False,
-    "ss_loss_type": "l2",
-    "ss_huber_schedule": "snr",
-    "ss_huber_scale": 1.0,
-    "ss_huber_c": 0.1,
-    "ss_noise_offset": None,
-    "ss_adaptive_noise_scale": None,
-    "ss_ip_noise_gamma": None,
-    "ss_noise_offset_random_strength": False,
-    "ss_ip_noise_gamma_random_strength": False,
-    "ss_multires_noise_iterations": None,
-    "ss_multires_noise_discount": 0.3,
     "ss_prior_loss_weight": 1.0,
     "ss_num_reg_images": 0,
     "ss_caption_dropout_rate": 0.0,
@@ -67,6 +55,7 @@ OFF = {
     "ss_reg_dataset_dirs": "{}",
 }
 
+ALL_TIMESTEPS = (0, 1000)
 NO_FILE = ("NOFILE", "NOFILE")  # what sd-scripts writes for the hashes of a base that is no file
 
 # What stays in a file "without training details": enough to be recognised, named and used.
@@ -110,7 +99,20 @@ class Training:
     schedule: str = "constant"
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
+    noise_offset: float = 0.0
+    noise_offset_random: bool = False
+    noise_offset_adaptive: float = 0.0
+    pyramid: int = 0  # levels
+    pyramid_discount: float = 0.3
+    perturbation: float = 0.0
+    perturbation_random: bool = False
+    timestep_range: tuple[int, int] = ALL_TIMESTEPS  # the second is the first that is not trained on
     min_snr: float = 0.0
+    debiased: bool = False
+    loss_kind: str = "l2"
+    huber_schedule: str = "snr"
+    huber_scale: float = 1.0
+    huber_c: float = 0.1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
     examples: Sequence[tuple[str, int, str]] = ()  # folder's name, repeats, caption of every picture
@@ -135,6 +137,7 @@ def build(
         **_network(pairs),
         **_progress(training),
         **_optimizer(training, trains_text=any(name.startswith("text_encoder") for name in pairs)),
+        **_noise_and_loss(training),
         **_data(training),
         **_modelspec(family, prediction, training),
     }
@@ -216,7 +219,25 @@ def _optimizer(training: Training, trains_text: bool) -> dict[str, Any]:
         "ss_gradient_checkpointing": training.checkpointing,
         "ss_mixed_precision": {"fp32": "no"}.get(training.precision, training.precision),
         "ss_seed": training.seed,
+    }
+
+
+def _noise_and_loss(training: Training) -> dict[str, Any]:
+    """What is off is None there, not 0."""
+    return {
+        "ss_noise_offset": training.noise_offset or None,
+        "ss_noise_offset_random_strength": training.noise_offset_random,
+        "ss_adaptive_noise_scale": training.noise_offset_adaptive or None,
+        "ss_multires_noise_iterations": training.pyramid or None,
+        "ss_multires_noise_discount": training.pyramid_discount,
+        "ss_ip_noise_gamma": training.perturbation or None,
+        "ss_ip_noise_gamma_random_strength": training.perturbation_random,
         "ss_min_snr_gamma": training.min_snr or None,
+        "ss_debiased_estimation": training.debiased,
+        "ss_loss_type": training.loss_kind,
+        "ss_huber_schedule": training.huber_schedule,
+        "ss_huber_scale": training.huber_scale,
+        "ss_huber_c": training.huber_c,
     }
 
 
@@ -281,6 +302,8 @@ def _modelspec(family: "Family", prediction: str, training: Training) -> dict[st
     }
     spec |= {"trigger_phrase": training.trigger} if training.trigger else {}
     spec |= {"encoder_layer": training.clip_skip} if training.clip_skip else {}
+    if training.timestep_range != ALL_TIMESTEPS:
+        spec["timestep_range"] = "{},{}".format(*training.timestep_range)
     return {f"modelspec.{key}": value for key, value in spec.items()}
 
 

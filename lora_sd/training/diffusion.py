@@ -46,6 +46,25 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction: str) -> Tensor:
     return ratio.clamp(max=gamma) / (ratio + 1)
 
 
+def soft_min_snr_weight(alpha_bar: Tensor, gamma: float, prediction: str) -> Tensor:
+    """Min-SNR without its corner: on x₀ it is SNR·γ / (SNR + γ) where that is min(SNR, γ) (arXiv:2401.11605)."""
+    ratio = snr(alpha_bar)
+    if prediction == "epsilon":
+        return gamma / (ratio + gamma)
+    return ratio * gamma / ((ratio + gamma) * (ratio + 1))
+
+
+def debiased_weight(alpha_bar: Tensor, prediction: str) -> Tensor:
+    """1 / √SNR for noise (arXiv:2310.08442), 1 / (SNR + 1) for velocity; SNR is held within 1000 and its inverse.
+
+    No noise level of the usual schedule is below; one without any signal would weigh infinitely.
+    """
+    ratio = snr(alpha_bar).clamp(max=1000)
+    if prediction == "epsilon":
+        return ratio.clamp(min=1 / 1000).rsqrt()
+    return 1 / (ratio + 1)
+
+
 class Draw(NamedTuple):
     """The random part of training on some examples."""
 

@@ -1,14 +1,15 @@
 """What one forward and backward pass looks at, all as tensors: made on the CPU from a batch and the step's random numbers."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..data.batches import Batch
 from ..models.family import Conditioning
-from . import diffusion
+from . import diffusion, noise
+from .noise import PLAIN, Noise
 
 
 class Text(NamedTuple):
@@ -35,20 +36,29 @@ class Feed(NamedTuple):
     sizes: Tensor  # (B, 6)
     shares: Tensor  # (B,) of each example in the step's mean loss: weight / examples in the step
     text: tuple[Tensor, ...]  # as Text.tensors gives it
+    perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return (*self[:-1], *self.text)
+        parts = (part if isinstance(part, tuple) else (part,) for part in self)
+        return tuple(tensor for part in parts for tensor in part if tensor is not None)
 
     def to(self, device: torch.device) -> "Feed":
-        moved = [tensor.to(device) for tensor in self[:-1]]
-        return Feed(*moved, tuple(tensor.to(device) for tensor in self.text))
+        return Feed(*(_moved(part, device) for part in self))
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(tensor.shape) for tensor in self.tensors())
 
 
-def feeds(parts: Iterable[Part], text: Text, *, seed: int, step: int, num_timesteps: int) -> Iterator[Feed]:
+def _moved(part: Tensor | tuple[Tensor, ...] | None, device: torch.device) -> Any:
+    if isinstance(part, tuple):
+        return tuple(tensor.to(device) for tensor in part)
+    return None if part is None else part.to(device)
+
+
+def feeds(
+    parts: Iterable[Part], text: Text, *, seed: int, step: int, num_timesteps: int, how: Noise = PLAIN
+) -> Iterator[Feed]:
     """The feeds of a step from this process's parts of its batches.
 
     The loss of a step is the mean over all its examples, whatever way they fell into batches and processes.
@@ -58,13 +68,16 @@ def feeds(parts: Iterable[Part], text: Text, *, seed: int, step: int, num_timest
     for part in parts:
         if part.batch is not None:
             indices = [first + position for position in part.positions]
-            random = diffusion.draw(seed, step, indices, tuple(part.batch.mean.shape[1:]), num_timesteps)
+            shape, keys = tuple(part.batch.mean.shape[1:]), [(seed, step, index) for index in indices]
+            random = diffusion.draw(seed, step, indices, shape, num_timesteps)
+            latents = part.batch.mean + part.batch.std * random.posterior
             yield Feed(
-                latents=part.batch.mean + part.batch.std * random.posterior,
-                noise=random.noise,
-                t=random.t,
+                latents=latents,
+                noise=noise.shaped(random.noise, latents, keys, how),
+                t=noise.timesteps(random.t, keys, how),
                 sizes=part.batch.sizes,
                 shares=part.batch.weights / total,
                 text=text.tensors(part.batch.captions),
+                perturbation=noise.perturbation(shape, keys, how),
             )
         first += part.count

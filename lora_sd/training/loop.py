@@ -17,7 +17,7 @@ from ..events import Step
 from ..models.family import Models
 from . import diffusion
 from .feed import Feed, Part, Text
-from .loss import Inputs, denoising_loss
+from .loss import Inputs, Loss, denoising_loss
 from .update import LossScale, Update
 from .vector import Vector
 from .world import World
@@ -30,12 +30,12 @@ EndsBunch = Callable[[int], bool]  # whether somebody wants to look at the weigh
 
 
 def forward_backward(
-    models: Models, text: Text, vector: Vector, scale: LossScale, min_snr: float, feed: Feed
+    models: Models, text: Text, vector: Vector, scale: LossScale, how: Loss, feed: Feed
 ) -> None:
     """Add the feed's loss, and its gradient times `scale`, to the sums of the step."""
     vector.clear()
-    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes)
-    losses = denoising_loss(models, inputs, feed.t, feed.noise, min_snr=min_snr)
+    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes, feed.perturbation)
+    losses = denoising_loss(models, inputs, feed.t, feed.noise, how)
     loss = (losses * feed.shares).sum()
     (loss * scale.factor).backward()
     vector.collect(loss.detach())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..models.family import Conditioning, Models
-from . import diffusion
+from . import criteria, diffusion
 
 
 class Inputs(NamedTuple):
@@ -16,20 +16,50 @@ class Inputs(NamedTuple):
     latents: Tensor  # (B, 4, H/8, W/8), scaled
     conditioning: Conditioning
     sizes: Tensor  # (B, 6)
+    perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
 
 
-def denoising_loss(
-    models: Models, inputs: Inputs, t: Tensor, noise: Tensor, *, min_snr: float = 0.0
-) -> Tensor:
-    """The squared error of the U-Net's prediction, one value per example (B,), weighed by Min-SNR where `min_snr` > 0."""
+class Loss(NamedTuple):
+    """How errors count, as the settings of that name have it; as it stands here, squared and alike at every noise level."""
+
+    weighting: str = "min_snr"
+    min_snr: float = 0.0
+    kind: str = "l2"
+    huber_c: float = 0.1
+    huber_schedule: str = "snr"
+    huber_scale: float = 1.0
+
+
+PLAIN = Loss()
+
+
+def denoising_loss(models: Models, inputs: Inputs, t: Tensor, noise: Tensor, how: Loss = PLAIN) -> Tensor:
+    """The error of the U-Net's prediction, one value per example (B,), as `how` weighs it."""
     alpha_bar = models.alpha_bar[t]
-    noisy = diffusion.add_noise(inputs.latents, noise, alpha_bar)
+    mixed_in = noise if inputs.perturbation is None else noise + inputs.perturbation
+    noisy = diffusion.add_noise(inputs.latents, mixed_in, alpha_bar)
     prediction = models.predict(noisy.to(models.dtype), t, inputs.conditioning, inputs.sizes)
     target = diffusion.target(inputs.latents, noise, alpha_bar, models.prediction)
-    loss = (prediction.float() - target.float()).square().mean((1, 2, 3))
-    if min_snr:
-        loss = loss * diffusion.min_snr_weight(alpha_bar, min_snr, models.prediction)
-    return loss
+    c = _threshold(models.alpha_bar, t, how) if how.kind in ("huber", "smooth_l1") else None
+    loss = criteria.error(prediction.float() - target.float(), how.kind, c).mean((1, 2, 3))
+    return _weighed(loss, alpha_bar, models.prediction, how)
+
+
+def _threshold(alpha_bars: Tensor, t: Tensor, how: Loss) -> Tensor:
+    share = t / len(alpha_bars)
+    return criteria.threshold(
+        alpha_bars[t], share, schedule=how.huber_schedule, c=how.huber_c, scale=how.huber_scale
+    )
+
+
+def _weighed(loss: Tensor, alpha_bar: Tensor, prediction: str, how: Loss) -> Tensor:
+    if how.weighting == "debiased":
+        return loss * diffusion.debiased_weight(alpha_bar, prediction)
+    if not how.min_snr:
+        return loss
+    soft = how.weighting == "soft_min_snr"
+    weight = diffusion.soft_min_snr_weight if soft else diffusion.min_snr_weight
+    return loss * weight(alpha_bar, how.min_snr, prediction)
 
 
 HELD_OUT_T = (100, 300, 500, 700, 900)
@@ -59,7 +89,7 @@ def _held_out_loss(models: Models, inputs: Inputs, rng: torch.Generator, at_once
     return torch.cat(losses).mean().item()
 
 
-def _repeat(part: Tensor | Conditioning, times: int) -> Tensor | Conditioning:
+def _repeat(part: Tensor | Conditioning | None, times: int) -> Tensor | Conditioning | None:
     if isinstance(part, Conditioning):
-        return Conditioning(*(None if x is None else _repeat(x, times) for x in part))
-    return part.expand(times, *part.shape[1:])
+        return Conditioning(*(_repeat(x, times) for x in part))
+    return None if part is None else part.expand(times, *part.shape[1:])

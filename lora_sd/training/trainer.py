@@ -25,6 +25,8 @@ from .description import PRECISIONS
 from .feed import Feed, feeds
 from .graph import Passes
 from .held_out import HeldOut
+from .loss import Loss
+from .noise import Noise
 from .ready import get_ready
 from .saving import Saver
 from .state import Progress
@@ -250,7 +252,7 @@ class Trainer:
             self.ready.text,
             self.ready.vector,
             self.update.scale,
-            self.config.loss.min_snr,
+            Loss(**dict(self.config.loss)),
         )
         wanted = self.config.machine.cuda_graph
         passes = Passes(work, self.ready.vector.sums, graphs=wanted, on_note=self.voice.note)
@@ -275,6 +277,7 @@ class Trainer:
             seed=self.config.seed,
             step=step,
             num_timesteps=len(self.ready.models.alpha_bar),
+            how=Noise(**dict(self.config.noise)),
         )
 
     def bunches(self, ends_bunch: loop.EndsBunch) -> Iterator[list[Step]]:
