@@ -191,10 +191,24 @@ class OptimSettings(Section):
         ge=1,
         le=1024,
     )
-    schedule: Literal["constant", "linear", "cosine"] = setting(
+    schedule: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "rex"] = setting(
         "constant",
-        "How the learning rate goes on: the same to the end, or down to zero straight or gently.",
+        "How the learning rate goes on: the same to the end, or down to zero: straight, gently, several times, early or late (rex).",
         label="Schedule",
+    )
+    cycles: int = setting(
+        3,
+        "How often the schedule cosine_with_restarts goes down; each time from the whole learning rate.",
+        label="Restarts",
+        ge=1,
+        le=100,
+    )
+    power: float = setting(
+        2.0,
+        "Of the schedule polynomial: 1 falls straight, more falls early and then slowly.",
+        label="Power",
+        gt=0,
+        le=20,
     )
     warmup: Every = setting(
         0, 'Steps, or a share like "5%", in which the learning rate rises from zero.', label="Warm-up"

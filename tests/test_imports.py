@@ -50,6 +50,7 @@ OURS = {
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
+    "lora_sd.training.schedules": "",
     "app": "app files config settings flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }

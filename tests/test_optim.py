@@ -1,24 +1,7 @@
 import pytest
 import torch
-from diffusers.optimization import get_scheduler
 
 from lora_sd.training import optim
-
-
-@pytest.mark.parametrize("warmup", [0, 7])
-@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
-def test_rates_are_those_of_diffusers(name, warmup):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_scheduler(
-        "constant_with_warmup" if name == "constant" else name,
-        optimizer,
-        num_warmup_steps=warmup,
-        num_training_steps=40,
-    )
-    for done in range(40):
-        assert optim.rate(name, done, 40, warmup) == pytest.approx(theirs.get_last_lr()[0])
-        optimizer.step()
-        theirs.step()
 
 
 def test_moments_in_8_bits_follow_those_in_32():

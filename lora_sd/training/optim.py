@@ -1,7 +1,6 @@
-"""The optimizer, and the learning rate as a plain function of the step."""
+"""The optimizer: how a gradient becomes a step."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -26,31 +25,6 @@ def adamw8bit(
 
 
 OPTIMIZERS = {"AdamW": adamw, "AdamW8bit": adamw8bit}
-
-
-def constant(progress: float) -> float:
-    return 1.0
-
-
-def linear(progress: float) -> float:
-    return 1.0 - progress
-
-
-def cosine(progress: float) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "linear": linear, "cosine": cosine}
-
-
-def rate(schedule: str, done: int, total: int, warmup: int) -> float:
-    """The factor on the learning rate for the step after `done` of `total` steps; rises from 0 over `warmup` steps.
-
-    The same numbers as diffusers' schedules, so a run can be compared with theirs.
-    """
-    if done < warmup:
-        return done / warmup
-    return SCHEDULES[schedule]((done - warmup) / max(1, total - warmup))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

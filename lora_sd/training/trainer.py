@@ -20,7 +20,7 @@ from ..config import TrainConfig
 from ..events import Finished, OnEvent, Step
 from ..files import write_text
 from ..models import text
-from . import cadence, loop, memory, optim, prepare, previews, sameness, state
+from . import cadence, loop, memory, optim, prepare, previews, sameness, schedules, state
 from .description import PRECISIONS
 from .feed import Feed, feeds
 from .graph import Passes
@@ -301,7 +301,8 @@ class Trainer:
 
     def learning_rate(self, done: int) -> float:
         settings = self.config.optim
-        planned = optim.rate(settings.schedule, done, settings.steps, self.warmup)
+        schedule = schedules.named(settings.schedule, cycles=settings.cycles, power=settings.power)
+        planned = schedules.rate(schedule, done, settings.steps, self.warmup)
         return settings.learning_rate * planned * self.rate_factor
 
     def look_at(self, bunch: list[Step]) -> None:
