@@ -42,7 +42,9 @@ OURS = {
     "lora_sd.models": "models errors paths",
     "lora_sd.models.find": "models.header models.safetensors_file paths run",  # for the folder of our own models
     "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered __version__",
-    "lora_sd.lora.layers": "lora.packed",
+    "lora_sd.lora.layers": "lora.packed lora.pairs lora.initial",
+    "lora_sd.lora.initial": "lora.pairs",
+    "lora_sd.lora.pairs": "",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora",
     "lora_sd.training": "training data models lora sample config settings events errors run recorder lock signals hardware footprint",

@@ -4,67 +4,18 @@ An adapted layer *is* the layer it replaces, so base keys keep their names; it c
 each with its own strength. Layers are named `part.path` with diffusers' paths: "unet.mid_block.attentions.0.proj_in".
 """
 
-import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import packed
+from .initial import initial_pair
 from .packed import PackedConv2d, PackedLinear
-
-
-class Pair(NamedTuple):
-    """One layer's adapter as data: what a LoRA file holds for it."""
-
-    down: Tensor  # (rank, in) or (rank, in, k, k)
-    up: Tensor  # (out, rank) or (out, rank, 1, 1)
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-
-def delta_weight(pair: Pair) -> Tensor:
-    """The update as one matrix (out, in · k · k), fp32: (alpha / rank) · up @ down."""
-    return (pair.alpha / pair.rank) * (pair.up.float().flatten(1) @ pair.down.float().flatten(1))
-
-
-class Factors(NamedTuple):
-    """What a layer multiplies with: `down` and `up` in its own number format."""
-
-    down: Tensor
-    up: Tensor
-
-
-class LowRank(nn.Module):
-    """One named adapter of one layer, in fp32; `strength` scales it whenever the layer runs."""
-
-    def __init__(self, name: str, pair: Pair, strength: float = 1.0):
-        super().__init__()
-        self.name = name
-        self.down = nn.Parameter(pair.down.float())
-        self.up = nn.Parameter(pair.up.float())
-        self.alpha = pair.alpha
-        self.strength = strength
-        self.copies: Factors | None = None  # in half precision, while someone keeps them equal to down and up
-
-    @property
-    def pair(self) -> Pair:
-        return Pair(self.down.detach(), self.up.detach(), self.alpha)
-
-    @property
-    def scale(self) -> float:
-        return self.strength * self.alpha / self.down.shape[0]
-
-    def factors(self, dtype: torch.dtype) -> Factors:
-        """(down, up) in the number format of a layer's input."""
-        return self.copies or Factors(self.down.to(dtype), self.up.to(dtype))
+from .pairs import LowRank, Pair, delta_weight
 
 
 class Adapted(nn.Module):
@@ -197,20 +148,6 @@ def _level(part: str, model: nn.Module) -> str:
     return "text_model." if part.startswith("text_encoder") and not hasattr(model, "text_model") else ""
 
 
-def initial_pair(layer: nn.Module, rank: int, alpha: float, seed: int, name: str) -> Pair:
-    """down ~ U(±1/√fan_in), drawn from (seed, name) alone, and up = 0: the first output is the base's."""
-    weight = layer.weight
-    generator = torch.Generator().manual_seed(_stable_seed(seed, name))
-    bound = 1 / math.sqrt(weight[0].numel())
-    down = torch.empty(rank, *weight.shape[1:]).uniform_(-bound, bound, generator=generator)
-    up = torch.zeros(weight.shape[0], rank, *(1,) * (weight.dim() - 2))
-    return Pair(down, up, alpha)
-
-
-def _stable_seed(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little")
-
-
 def adapt(layer: nn.Module, name: str, pair: Pair, strength: float = 1.0) -> LowRank:
     """Give one layer one more adapter, on the layer's device; an adapter of that name is replaced."""
     if type(layer) in ADAPTED:
@@ -224,16 +161,17 @@ def adapt(layer: nn.Module, name: str, pair: Pair, strength: float = 1.0) -> Low
 def inject(
     parts: Mapping[str, nn.Module],
     ranks: Mapping[str, int],
-    scale: float,
+    scale: float | Mapping[str, float],
     *,
     adapter: str = "lora",
     seed: int = 0,
 ) -> list[nn.Parameter]:
-    """A new adapter to train on each layer of `ranks`, with alpha = scale · rank; gives its parameters."""
+    """A new adapter to train on each layer of `ranks`, with alpha = scale (of all, or by layer) · rank; gives its parameters."""
     layers = named_layers(parts)
+    scales = scale if isinstance(scale, Mapping) else dict.fromkeys(ranks, scale)
     parameters: list[nn.Parameter] = []
     for name, rank in ranks.items():
-        pair = initial_pair(layers[name], rank, scale * rank, seed, name)
+        pair = initial_pair(layers[name], rank, scales[name] * rank, seed, name)
         parameters += adapt(layers[name], adapter, pair).parameters()
     return parameters
 

@@ -20,7 +20,7 @@ from .inspection import inspect as inspect
 
 if TYPE_CHECKING:  # both need torch, and reading a header must not
     from ..models.family import Family
-    from .layers import Pair
+    from .pairs import Pair
 
 V_ARCHITECTURE = {"stable-diffusion-v2-512/lora": "stable-diffusion-v2-768-v/lora"}
 

@@ -106,10 +106,10 @@ def inject(
         parts,
         settings.targets,
         rank=settings.rank,
+        conv_rank=settings.conv_rank,
         patterns=settings.ranks,
         text_encoders=settings.text_encoders,
     )
-    alpha = settings.alpha or settings.rank / 2
     started = formats.load(settings.start, parts, models.family) if settings.start and not begun else None
     if settings.start and begun:
         ranks = begun
@@ -117,7 +117,16 @@ def inject(
         for note in warm.notes(ranks, started.pairs, started.unused, Path(settings.start).name):
             on_note(note)
         ranks = warm.ranks_for(ranks, started.pairs)
-    layers.inject(parts, ranks, alpha / settings.rank, seed=seed)
+    scales = targets.scales(
+        parts,
+        ranks,
+        rank=settings.rank,
+        alpha=settings.alpha or settings.rank / 2,
+        conv_rank=settings.conv_rank,
+        conv_alpha=settings.conv_alpha,
+        rank_stabilized=settings.rank_stabilized,
+    )
+    layers.inject(parts, ranks, scales, seed=seed)
     if started:
         warm.fill(parts, started.pairs)
     for part in parts.values():
