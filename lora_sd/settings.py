@@ -167,6 +167,27 @@ class LoraSettings(Section):
         "Train the text encoders too; helps a new word to take, and over-fits sooner.",
         label="Train text encoders",
     )
+    dropout: float = setting(
+        0.0,
+        "The share of the numbers going into the LoRA that each pass leaves out by chance; 0.1 over-fits later.",
+        label="Dropout",
+        ge=0,
+        le=0.95,
+    )
+    rank_dropout: float = setting(
+        0.0,
+        "The share of the ranks that each pass leaves out by chance, for each picture; 0.1 to 0.3 over-fits later.",
+        label="Rank dropout",
+        ge=0,
+        le=0.95,
+    )
+    module_dropout: float = setting(
+        0.0,
+        "The share of the layers that each pass leaves as in the base model, by chance; 0.1 over-fits later.",
+        label="Layer dropout",
+        ge=0,
+        le=0.95,
+    )
     start: str = setting(
         "",
         "A LoRA file to go on from, of any rank and alpha; training starts at exactly its strength.",

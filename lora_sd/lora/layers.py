@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import packed
+from .dropout import Dropout, LayerDropout
 from .initial import initial_pair
 from .packed import PackedConv2d, PackedLinear
 from .pairs import LowRank, Pair, delta_weight
@@ -22,6 +23,7 @@ class Adapted(nn.Module):
     """What LoRALinear and LoRAConv2d share. Made from a plain layer by `adapt`, which changes its class in place."""
 
     adapters: nn.ModuleList
+    rank_axis: int  # of what `narrow` gives
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = [a for a in self.adapters if a.strength != 0] or [None]
@@ -37,12 +39,18 @@ class Adapted(nn.Module):
     def low_rank(self, x: Tensor, adapter: LowRank) -> Tensor:
         """strength · ΔW x."""
         down, up = adapter.factors(x.dtype)
+        drop = adapter.dropping
         # the scale goes on the narrow middle: `rank` numbers per position instead of `out`
-        return self.widen(adapter.scale * self.narrow(x, down), up)
+        narrow = adapter.scale * self.narrow(drop.of_inputs(x) if drop else x, down)
+        return self.widen(drop.of_layer(drop.of_ranks(narrow, self.rank_axis)) if drop else narrow, up)
 
 
 class LoRALinear(Adapted, nn.Linear):
+    rank_axis = -1
+
     def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
+        if adapter.dropping:
+            return super().adapted(x, adapter)
         return _Product.apply(x, *adapter.factors(x.dtype), self, adapter.scale)
 
     def narrow(self, x: Tensor, down: Tensor) -> Tensor:
@@ -90,8 +98,10 @@ def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 class LoRAConv2d(Adapted, nn.Conv2d):
+    rank_axis = 1
+
     def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
-        if not (self._pointwise and x.is_contiguous(memory_format=torch.channels_last)):
+        if adapter.dropping or not (self._pointwise and x.is_contiguous(memory_format=torch.channels_last)):
             return super().adapted(x, adapter)
         # a channels-last picture is a matrix with a row for each position, and this layer a Linear on it
         down, up = (matrix.flatten(1) for matrix in adapter.factors(x.dtype))
@@ -165,6 +175,7 @@ def inject(
     *,
     adapter: str = "lora",
     seed: int = 0,
+    dropout: Dropout | None = None,
 ) -> list[nn.Parameter]:
     """A new adapter to train on each layer of `ranks`, with alpha = scale (of all, or by layer) · rank; gives its parameters."""
     layers = named_layers(parts)
@@ -172,7 +183,9 @@ def inject(
     parameters: list[nn.Parameter] = []
     for name, rank in ranks.items():
         pair = initial_pair(layers[name], rank, scales[name] * rank, seed, name)
-        parameters += adapt(layers[name], adapter, pair).parameters()
+        low_rank = adapt(layers[name], adapter, pair)
+        low_rank.dropout = LayerDropout(dropout, name) if dropout else None
+        parameters += low_rank.parameters()
     return parameters
 
 

@@ -29,7 +29,6 @@ OFF = {
     "ss_training_comment": None,
     "ss_sd_scripts_commit_hash": "(unknown)",
     "ss_max_token_length": None,
-    "ss_network_dropout": None,
     "ss_scale_weight_norms": None,
     "ss_full_fp16": False,
     "ss_fp8_base": False,
@@ -111,6 +110,8 @@ class Training:
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
     min_snr: float = 0.0
+    dropout: float = 0.0
+    network_args: Mapping[str, str] | None = None  # kohya's other arguments of a network
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
     examples: Sequence[tuple[str, int, str]] = ()  # folder's name, repeats, caption of every picture
@@ -132,7 +133,7 @@ def build(
     values = {
         **OFF,
         **_base(family, prediction, training),
-        **_network(pairs),
+        **_network(pairs, training),
         **_progress(training),
         **_optimizer(training, trains_text=any(name.startswith("text_encoder") for name in pairs)),
         **_data(training),
@@ -167,9 +168,9 @@ def _public_name(base: str) -> str:
     return Path(base).name if Path(base).expanduser().exists() else base
 
 
-def _network(pairs: "Mapping[str, Pair]") -> dict[str, Any]:
+def _network(pairs: "Mapping[str, Pair]", training: Training) -> dict[str, Any]:
     """The most usual rank and alpha, and those of 3×3 convolutions where there are any."""
-    args: dict[str, Any] = {"dropout": None}
+    args: dict[str, Any] = {"dropout": training.dropout or None, **(training.network_args or {})}
     convolutions = [pair for pair in pairs.values() if pair.down.shape[2:] not in ((), (1, 1))]
     if convolutions:
         rank, alpha = most_usual(convolutions)
@@ -179,6 +180,7 @@ def _network(pairs: "Mapping[str, Pair]") -> dict[str, Any]:
         "ss_network_module": "networks.lora",
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
+        "ss_network_dropout": training.dropout or None,
         "ss_network_args": json.dumps(args),
     }
 

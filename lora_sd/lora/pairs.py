@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .dropout import LayerDropout
+
 
 class Pair(NamedTuple):
     """One layer's adapter as data: what a LoRA file holds for it."""
@@ -40,6 +42,7 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(pair.up.float())
         self.alpha = pair.alpha
         self.strength = strength
+        self.dropout: LayerDropout | None = None  # while it learns, if at all
         self.copies: Factors | None = None  # in half precision, while someone keeps them equal to down and up
 
     @property
@@ -49,6 +52,11 @@ class LowRank(nn.Module):
     @property
     def scale(self) -> float:
         return self.strength * self.alpha / self.down.shape[0]
+
+    @property
+    def dropping(self) -> LayerDropout | None:
+        """The dropout, while it acts."""
+        return self.dropout if self.dropout and self.dropout.shared.acts else None
 
     def factors(self, dtype: torch.dtype) -> Factors:
         """(down, up) in the number format of a layer's input."""

@@ -8,6 +8,7 @@ from .. import run
 from ..config import TrainConfig
 from ..lora import layers, metadata
 from ..models.family import Models
+from ..settings import LoraSettings
 from .prepare import Dataset
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -50,6 +51,8 @@ def describe(
         warmup_steps=warmup,
         max_grad_norm=config.optim.max_grad_norm,
         min_snr=config.loss.min_snr,
+        dropout=config.lora.dropout,
+        network_args=network_args(config.lora),
         precision=PRECISIONS[models.dtype],
         examples=[(e.path.parent.name, e.repeats, e.caption) for e in data.examples],
         held_out=held_out,
@@ -57,3 +60,9 @@ def describe(
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
+
+
+def network_args(settings: LoraSettings) -> dict[str, str]:
+    """How the adapter differs from a plain one, in kohya's words."""
+    given = {"rank_dropout": settings.rank_dropout, "module_dropout": settings.module_dropout}
+    return {name: str(value) for name, value in given.items() if value}
