@@ -142,6 +142,25 @@ class LoraSettings(Section):
         gt=0,
         le=4096,
     )
+    rank_stabilized: bool = setting(
+        False,
+        "Scale by alpha / √rank instead, so that high ranks learn as fast as low ones (rsLoRA); alpha is then best near 4.",
+        label="Rank-stabilized",
+    )
+    conv_rank: int = setting(
+        0,
+        "The rank of convolutions that look at more than one point, where lora.targets has them; 0 for the same rank as the rest.",
+        label="Convolution rank",
+        ge=0,
+        le=MOST_RANK,
+    )
+    conv_alpha: float = setting(
+        0.0,
+        "The alpha of these convolutions; 0 for the same strength as the rest.",
+        label="Convolution alpha",
+        ge=0,
+        le=4096,
+    )
     targets: Literal["attention", "attention-qv", "transformer", "full"] = setting(
         "attention",
         "Which layers learn: attention is enough for most subjects, transformer adds the feed-forward layers, full adds convolutions.",
@@ -156,6 +175,27 @@ class LoraSettings(Section):
         False,
         "Train the text encoders too; helps a new word to take, and over-fits sooner.",
         label="Train text encoders",
+    )
+    dropout: float = setting(
+        0.0,
+        "The share of the numbers going into the LoRA that each pass leaves out by chance; 0.1 over-fits later.",
+        label="Dropout",
+        ge=0,
+        le=0.95,
+    )
+    rank_dropout: float = setting(
+        0.0,
+        "The share of the ranks that each pass leaves out by chance, for each picture; 0.1 to 0.3 over-fits later.",
+        label="Rank dropout",
+        ge=0,
+        le=0.95,
+    )
+    module_dropout: float = setting(
+        0.0,
+        "The share of the layers that each pass leaves as in the base model, by chance; 0.1 over-fits later.",
+        label="Layer dropout",
+        ge=0,
+        le=0.95,
     )
     start: str = setting(
         "",

@@ -15,8 +15,9 @@ from diffusers import DiffusionPipeline
 from real_shapes import real_parts
 
 from lora_sd.lora import formats
-from lora_sd.lora.layers import Pair, adapters, attach, delta_weight, inject, named_layers
+from lora_sd.lora.layers import adapters, attach, inject, named_layers
 from lora_sd.lora.names import kohya_name, spellings
+from lora_sd.lora.pairs import Pair, delta_weight
 from lora_sd.lora.targets import resolve
 from lora_sd.models.family import FAMILIES, SD2, SD15, SDXL, Models
 from lora_sd.models.load import load
@@ -435,7 +436,7 @@ def test_weights_that_a_file_can_not_hold_are_named(value, words, shared_models,
 FULL_DISK = """
 import resource, signal, sys, torch
 from lora_sd.lora import formats
-from lora_sd.lora.layers import Pair
+from lora_sd.lora.pairs import Pair
 from lora_sd.models.family import SD15
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -43,7 +43,11 @@ OURS = {
     "lora_sd.models": "models errors paths files",
     "lora_sd.models.find": "models.header models.safetensors_file paths files run",  # for the folder of our own models
     "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered files __version__",
-    "lora_sd.lora.layers": "lora.packed",
+    "lora_sd.lora.layers": "lora.packed lora.dropout lora.initial lora.pairs",
+    "lora_sd.lora.initial": "lora.pairs lora.seeds",
+    "lora_sd.lora.pairs": "lora.dropout",
+    "lora_sd.lora.dropout": "lora.seeds",
+    "lora_sd.lora.seeds": "",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint",

@@ -8,14 +8,11 @@ import torch
 from torch import nn
 
 from lora_sd.lora.layers import (
-    Factors,
     LoRAConv2d,
     LoRALinear,
-    Pair,
     adapters,
     adapters_off,
     attach,
-    delta_weight,
     detach,
     inject,
     low_ranks,
@@ -23,6 +20,7 @@ from lora_sd.lora.layers import (
     named_layers,
     set_strength,
 )
+from lora_sd.lora.pairs import Factors, Pair, delta_weight
 from lora_sd.models.family import Conditioning, Models
 
 LAYERS = {

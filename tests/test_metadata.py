@@ -12,8 +12,8 @@ import torch
 
 from lora_sd.lora import formats
 from lora_sd.lora.inspection import inspect, read_header
-from lora_sd.lora.layers import Pair
 from lora_sd.lora.metadata import Training, base_hashes, build, minimal
+from lora_sd.lora.pairs import Pair
 from lora_sd.models.family import FAMILIES, SD2, SD15, SDXL
 
 QUERY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_sd.lora.layers import LowRank, Pair
+from lora_sd.lora.pairs import LowRank, Pair
 from lora_sd.training import optim
 from lora_sd.training.update import LossScale, Update
 from lora_sd.training.vector import Vector

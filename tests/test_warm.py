@@ -5,7 +5,7 @@ from small_runs import body, config_for, notes, stop_at
 
 from lora_sd import run
 from lora_sd.lora import formats, layers, warm
-from lora_sd.lora.layers import Pair, delta_weight
+from lora_sd.lora.pairs import Pair, delta_weight
 from lora_sd.models.load import load
 from lora_sd.training import state
 from lora_sd.training.train import train

@@ -17,9 +17,10 @@ from ..files import written
 from ..models.family import Family, Models
 from ..paths import shown
 from .inspection import Header, foreign_kinds, read_header, text_width
-from .layers import Pair, adapters, named_layers
+from .layers import adapters, named_layers
 from .metadata import Training, build, model_hashes, most_usual
 from .names import Layout, spellings, written_keys
+from .pairs import Pair
 from .peft_config import PeftConfig
 
 WEIGHTS = (

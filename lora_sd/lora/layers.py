@@ -4,73 +4,26 @@ An adapted layer *is* the layer it replaces, so base keys keep their names; it c
 each with its own strength. Layers are named `part.path` with diffusers' paths: "unet.mid_block.attentions.0.proj_in".
 """
 
-import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import packed
+from .dropout import Dropout, LayerDropout
+from .initial import initial_pair
 from .packed import PackedConv2d, PackedLinear
-
-
-class Pair(NamedTuple):
-    """One layer's adapter as data: what a LoRA file holds for it."""
-
-    down: Tensor  # (rank, in) or (rank, in, k, k)
-    up: Tensor  # (out, rank) or (out, rank, 1, 1)
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-
-def delta_weight(pair: Pair) -> Tensor:
-    """The update as one matrix (out, in · k · k), fp32: (alpha / rank) · up @ down."""
-    return (pair.alpha / pair.rank) * (pair.up.float().flatten(1) @ pair.down.float().flatten(1))
-
-
-class Factors(NamedTuple):
-    """What a layer multiplies with: `down` and `up` in its own number format."""
-
-    down: Tensor
-    up: Tensor
-
-
-class LowRank(nn.Module):
-    """One named adapter of one layer, in fp32; `strength` scales it whenever the layer runs."""
-
-    def __init__(self, name: str, pair: Pair, strength: float = 1.0):
-        super().__init__()
-        self.name = name
-        self.down = nn.Parameter(pair.down.float())
-        self.up = nn.Parameter(pair.up.float())
-        self.alpha = pair.alpha
-        self.strength = strength
-        self.copies: Factors | None = None  # in half precision, while someone keeps them equal to down and up
-
-    @property
-    def pair(self) -> Pair:
-        return Pair(self.down.detach(), self.up.detach(), self.alpha)
-
-    @property
-    def scale(self) -> float:
-        return self.strength * self.alpha / self.down.shape[0]
-
-    def factors(self, dtype: torch.dtype) -> Factors:
-        """(down, up) in the number format of a layer's input."""
-        return self.copies or Factors(self.down.to(dtype), self.up.to(dtype))
+from .pairs import LowRank, Pair, delta_weight
 
 
 class Adapted(nn.Module):
     """What LoRALinear and LoRAConv2d share. Made from a plain layer by `adapt`, which changes its class in place."""
 
     adapters: nn.ModuleList
+    rank_axis: int  # of what `narrow` gives
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = [a for a in self.adapters if a.strength != 0] or [None]
@@ -86,12 +39,18 @@ class Adapted(nn.Module):
     def low_rank(self, x: Tensor, adapter: LowRank) -> Tensor:
         """strength · ΔW x."""
         down, up = adapter.factors(x.dtype)
+        drop = adapter.dropping
         # the scale goes on the narrow middle: `rank` numbers per position instead of `out`
-        return self.widen(adapter.scale * self.narrow(x, down), up)
+        narrow = adapter.scale * self.narrow(drop.of_inputs(x) if drop else x, down)
+        return self.widen(drop.of_layer(drop.of_ranks(narrow, self.rank_axis)) if drop else narrow, up)
 
 
 class LoRALinear(Adapted, nn.Linear):
+    rank_axis = -1
+
     def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
+        if adapter.dropping:
+            return super().adapted(x, adapter)
         return _Product.apply(x, *adapter.factors(x.dtype), self, adapter.scale)
 
     def narrow(self, x: Tensor, down: Tensor) -> Tensor:
@@ -139,8 +98,10 @@ def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 class LoRAConv2d(Adapted, nn.Conv2d):
+    rank_axis = 1
+
     def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
-        if not (self._pointwise and x.is_contiguous(memory_format=torch.channels_last)):
+        if adapter.dropping or not (self._pointwise and x.is_contiguous(memory_format=torch.channels_last)):
             return super().adapted(x, adapter)
         # a channels-last picture is a matrix with a row for each position, and this layer a Linear on it
         down, up = (matrix.flatten(1) for matrix in adapter.factors(x.dtype))
@@ -197,20 +158,6 @@ def _level(part: str, model: nn.Module) -> str:
     return "text_model." if part.startswith("text_encoder") and not hasattr(model, "text_model") else ""
 
 
-def initial_pair(layer: nn.Module, rank: int, alpha: float, seed: int, name: str) -> Pair:
-    """down ~ U(±1/√fan_in), drawn from (seed, name) alone, and up = 0: the first output is the base's."""
-    weight = layer.weight
-    generator = torch.Generator().manual_seed(_stable_seed(seed, name))
-    bound = 1 / math.sqrt(weight[0].numel())
-    down = torch.empty(rank, *weight.shape[1:]).uniform_(-bound, bound, generator=generator)
-    up = torch.zeros(weight.shape[0], rank, *(1,) * (weight.dim() - 2))
-    return Pair(down, up, alpha)
-
-
-def _stable_seed(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little")
-
-
 def adapt(layer: nn.Module, name: str, pair: Pair, strength: float = 1.0) -> LowRank:
     """Give one layer one more adapter, on the layer's device; an adapter of that name is replaced."""
     if type(layer) in ADAPTED:
@@ -224,17 +171,21 @@ def adapt(layer: nn.Module, name: str, pair: Pair, strength: float = 1.0) -> Low
 def inject(
     parts: Mapping[str, nn.Module],
     ranks: Mapping[str, int],
-    scale: float,
+    scale: float | Mapping[str, float],
     *,
     adapter: str = "lora",
     seed: int = 0,
+    dropout: Dropout | None = None,
 ) -> list[nn.Parameter]:
-    """A new adapter to train on each layer of `ranks`, with alpha = scale · rank; gives its parameters."""
+    """A new adapter to train on each layer of `ranks`, with alpha = scale (of all, or by layer) · rank; gives its parameters."""
     layers = named_layers(parts)
+    scales = scale if isinstance(scale, Mapping) else dict.fromkeys(ranks, scale)
     parameters: list[nn.Parameter] = []
     for name, rank in ranks.items():
-        pair = initial_pair(layers[name], rank, scale * rank, seed, name)
-        parameters += adapt(layers[name], adapter, pair).parameters()
+        pair = initial_pair(layers[name], rank, scales[name] * rank, seed, name)
+        low_rank = adapt(layers[name], adapter, pair)
+        low_rank.dropout = LayerDropout(dropout, name) if dropout else None
+        parameters += low_rank.parameters()
     return parameters
 
 

@@ -20,7 +20,7 @@ from .inspection import inspect as inspect
 
 if TYPE_CHECKING:  # both need torch, and reading a header must not
     from ..models.family import Family
-    from .layers import Pair
+    from .pairs import Pair
 
 V_ARCHITECTURE = {"stable-diffusion-v2-512/lora": "stable-diffusion-v2-768-v/lora"}
 
@@ -29,7 +29,6 @@ OFF = {
     "ss_training_comment": None,
     "ss_sd_scripts_commit_hash": "(unknown)",
     "ss_max_token_length": None,
-    "ss_network_dropout": None,
     "ss_scale_weight_norms": None,
     "ss_full_fp16": False,
     "ss_fp8_base": False,
@@ -113,6 +112,8 @@ class Training:
     huber_schedule: str = "snr"
     huber_scale: float = 1.0
     huber_c: float = 0.1
+    dropout: float = 0.0
+    network_args: Mapping[str, str] | None = None  # kohya's other arguments of a network
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
     examples: Sequence[tuple[str, int, str]] = ()  # folder's name, repeats, caption of every picture
@@ -134,7 +135,7 @@ def build(
     values = {
         **OFF,
         **_base(family, prediction, training),
-        **_network(pairs),
+        **_network(pairs, training),
         **_progress(training),
         **_optimizer(training, trains_text=any(name.startswith("text_encoder") for name in pairs)),
         **_noise_and_loss(training),
@@ -170,9 +171,9 @@ def _public_name(base: str) -> str:
     return Path(base).name if Path(base).expanduser().exists() else base
 
 
-def _network(pairs: "Mapping[str, Pair]") -> dict[str, Any]:
+def _network(pairs: "Mapping[str, Pair]", training: Training) -> dict[str, Any]:
     """The most usual rank and alpha, and those of 3×3 convolutions where there are any."""
-    args: dict[str, Any] = {"dropout": None}
+    args: dict[str, Any] = {"dropout": training.dropout or None, **(training.network_args or {})}
     convolutions = [pair for pair in pairs.values() if pair.down.shape[2:] not in ((), (1, 1))]
     if convolutions:
         rank, alpha = most_usual(convolutions)
@@ -182,6 +183,7 @@ def _network(pairs: "Mapping[str, Pair]") -> dict[str, Any]:
         "ss_network_module": "networks.lora",
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
+        "ss_network_dropout": training.dropout or None,
         "ss_network_args": json.dumps(args),
     }
 

@@ -1,7 +1,8 @@
-"""Which layers learn, and at what rank: a preset is a list of layer-name patterns, and the user's patterns go over it."""
+"""Which layers learn, at what rank and how strongly: a preset is a list of layer-name patterns, and the user's go over it."""
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -23,21 +24,61 @@ def resolve(
     preset: str,
     *,
     rank: int,
+    conv_rank: int = 0,
     patterns: Mapping[str, int] | None = None,
     text_encoders: bool = False,
 ) -> dict[str, int]:
     """The rank of each layer that learns, in the model's order.
 
-    `patterns` may change, add or (rank 0) leave out any Linear or Conv2d by its name; the last that matches decides.
+    `conv_rank` is that of the preset's convolutions wider than 1 × 1, where it is not 0. `patterns` may change, add or
+    (rank 0) leave out any Linear or Conv2d by its name; the last that matches decides.
     """
-    names = list(named_layers(parts))
+    layers = named_layers(parts)
+    names = list(layers)
     table = dict.fromkeys(PRESETS[preset] + (TEXT_ENCODERS if text_encoders else ()), rank)
     ranks = {name: table[p] for name in names for p in table if fnmatchcase(name, p)}
+    if conv_rank:
+        ranks |= dict.fromkeys(_wide(ranks, layers), conv_rank)
     for pattern, pattern_rank in (patterns or {}).items():
         ranks |= dict.fromkeys(_matching(pattern, pattern_rank, names), pattern_rank)
     if not any(ranks.values()):
         raise ValueError("No layer is left to train; give at least one pattern in lora.ranks a rank above 0.")
     return {name: ranks[name] for name in names if ranks.get(name)}
+
+
+def _wide(names: Iterable[str], layers: Mapping[str, nn.Module]) -> list[str]:
+    """The convolutions wider than 1 × 1 among `names`; an error where there are none, for then the settings ask for nothing."""
+    found = [name for name in names if layers[name].weight[0, 0].numel() > 1]
+    if not found:
+        raise ValueError(
+            "lora.conv_rank and lora.conv_alpha are for convolutions, and none learns; set lora.targets to full, or them to 0."
+        )
+    return found
+
+
+def scales(
+    parts: Mapping[str, nn.Module],
+    ranks: Mapping[str, int],
+    *,
+    rank: int,
+    alpha: float,
+    conv_rank: int = 0,
+    conv_alpha: float = 0,
+    rank_stabilized: bool = False,
+) -> dict[str, float]:
+    """How strongly each layer's up @ down counts: alpha / rank, which layers with ranks of their own share.
+
+    Rank-stabilized, it is alpha / √(the layer's own rank) (arXiv:2312.03732, section 3).
+    """
+
+    def scale(name: str, alpha: float, rank: int) -> float:
+        return alpha / math.sqrt(ranks[name]) if rank_stabilized else alpha / rank
+
+    found = {name: scale(name, alpha, rank) for name in ranks}
+    if conv_alpha:
+        wide = _wide(ranks, named_layers(parts))
+        found |= {name: scale(name, conv_alpha, conv_rank or rank) for name in wide}
+    return found
 
 
 def _matching(pattern: str, rank: int, names: list[str]) -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .layers import Pair, low_ranks
+from .layers import low_ranks
+from .pairs import Pair
 
 
 def ranks_for(ranks: Mapping[str, int], pairs: Mapping[str, Pair]) -> dict[str, int]:

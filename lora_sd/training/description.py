@@ -8,6 +8,7 @@ from .. import run
 from ..config import TrainConfig
 from ..lora import layers, metadata
 from ..models.family import Models
+from ..settings import LoraSettings
 from .prepare import Dataset
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -63,6 +64,8 @@ def describe(
         huber_scale=config.loss.huber_scale,
         huber_c=config.loss.huber_c,
         debiased=config.loss.weighting == "debiased",
+        dropout=config.lora.dropout,
+        network_args=network_args(config.lora),
         precision=PRECISIONS[models.dtype],
         examples=[(e.path.parent.name, e.repeats, e.caption) for e in data.examples],
         held_out=held_out,
@@ -70,3 +73,9 @@ def describe(
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
+
+
+def network_args(settings: LoraSettings) -> dict[str, str]:
+    """How the adapter differs from a plain one, in kohya's words."""
+    given = {"rank_dropout": settings.rank_dropout, "module_dropout": settings.module_dropout}
+    return {name: str(value) for name, value in given.items() if value}

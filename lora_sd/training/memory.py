@@ -60,7 +60,7 @@ def choose_rung(wanted: str, device: torch.device, unet: nn.Module, needs: Needs
 def take_rung(unet: nn.Module, rung: Rung) -> None:
     """Bring a U-Net into the form of a rung; from there it only goes down."""
     if rung.checkpointing:
-        # no RNG state: there is no dropout to repeat, and it can't be read while a step is recorded
+        # no RNG state: dropout has a key instead (lora/dropout.py), and it can't be read while a step is recorded
         again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
         unet.enable_gradient_checkpointing(again)
     if rung.packed:

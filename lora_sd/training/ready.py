@@ -15,6 +15,7 @@ from ..data import cache
 from ..data.folder import Example
 from ..footprint import Rung
 from ..lora import formats, layers, metadata, targets, warm
+from ..lora.dropout import Dropout
 from ..models import fast
 from ..models.family import Models
 from ..models.load import load
@@ -41,6 +42,7 @@ class Ready:
     modules: dict[str, int]  # adapted layers of each part: {"unet": 192}
     rung: Rung
     vector: Vector
+    dropout: Dropout | None
 
 
 def get_ready(
@@ -72,13 +74,16 @@ def get_ready(
             if held_out
             else None
         )
-    modules = inject(models, config.lora, config.seed, ranks, voice.note)
+    dropout = dropout_of(config.lora, world.rank)
+    modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
     captions = data.captions() + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)
     largest = max(w * h for w, h in data.bucket_counts())
     placed = place(models, device, config, largest, world, voice, at_least=rung)
+    if dropout:
+        dropout.to(device)
     vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
-    return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector)
+    return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector, dropout)
 
 
 def encoded(
@@ -94,8 +99,18 @@ def encoded(
     return dataset
 
 
+def dropout_of(settings: LoraSettings, process: int) -> Dropout | None:
+    shares = (settings.dropout, settings.rank_dropout, settings.module_dropout)
+    return Dropout(*shares, process=process) if any(shares) else None
+
+
 def inject(
-    models: Models, settings: LoraSettings, seed: int, begun: dict[str, int], on_note: Callable[[str], None]
+    models: Models,
+    settings: LoraSettings,
+    seed: int,
+    begun: dict[str, int],
+    on_note: Callable[[str], None],
+    dropout: Dropout | None = None,
 ) -> dict[str, int]:
     """Put new adapters on the model, with the update of lora.start in them; gives how many layers of each part have one.
 
@@ -106,10 +121,10 @@ def inject(
         parts,
         settings.targets,
         rank=settings.rank,
+        conv_rank=settings.conv_rank,
         patterns=settings.ranks,
         text_encoders=settings.text_encoders,
     )
-    alpha = settings.alpha or settings.rank / 2
     started = formats.load(settings.start, parts, models.family) if settings.start and not begun else None
     if settings.start and begun:
         ranks = begun
@@ -117,7 +132,16 @@ def inject(
         for note in warm.notes(ranks, started.pairs, started.unused, Path(settings.start).name):
             on_note(note)
         ranks = warm.ranks_for(ranks, started.pairs)
-    layers.inject(parts, ranks, alpha / settings.rank, seed=seed)
+    scales = targets.scales(
+        parts,
+        ranks,
+        rank=settings.rank,
+        alpha=settings.alpha or settings.rank / 2,
+        conv_rank=settings.conv_rank,
+        conv_alpha=settings.conv_alpha,
+        rank_stabilized=settings.rank_stabilized,
+    )
+    layers.inject(parts, ranks, scales, seed=seed, dropout=dropout)
     if started:
         warm.fill(parts, started.pairs)
     for part in parts.values():

@@ -254,6 +254,8 @@ class Trainer:
             self.update.scale,
             Loss(**dict(self.config.loss)),
         )
+        if dropout := self.ready.dropout:
+            work = dropout.acting(work)
         wanted = self.config.machine.cuda_graph
         passes = Passes(work, self.ready.vector.sums, graphs=wanted, on_note=self.voice.note)
         if passes.graphed:
@@ -283,8 +285,9 @@ class Trainer:
     def bunches(self, ends_bunch: loop.EndsBunch) -> Iterator[list[Step]]:
         settings = self.config.optim
         self.ready.vector.sums.zero_()
+        dropout = self.ready.dropout
         return loop.steps(
-            self.passes,
+            dropout.renewing(self.passes) if dropout else self.passes,
             self.update,
             self.feeds,
             self.ready.data.endless(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..lora.layers import Factors, LowRank
+from ..lora.pairs import Factors, LowRank
 
 ALIGNMENT = 8  # numbers: matrices begin at multiples of 16 bytes in half precision, as the fast products ask
 
