@@ -35,6 +35,7 @@ OURS = {
     "lora_sd.data": "data models paths remembered",
     "lora_sd.data.captions": "paths",
     "lora_sd.data.buckets": "",
+    "lora_sd.data.variants": "data.captions",
     "lora_sd.remembered": "",
     "lora_sd.data.store": "remembered",
     "lora_sd.data.images": "data.buckets paths",

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,6 +117,7 @@ class Training:
     held_out: int = 0  # pictures
     buckets: Mapping[tuple[int, int], int] | None = None  # (w, h) → pictures, with repeats
     mean_aspect_error: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)  # of those in OFF, what was not off
 
 
 def build(
@@ -131,6 +132,7 @@ def build(
     training = training or Training()
     values = {
         **OFF,
+        **training.options,
         **_base(family, prediction, training),
         **_network(pairs),
         **_progress(training),
