@@ -125,6 +125,54 @@ class DataSettings(Section):
     )
 
 
+class CaptionSettings(Section):
+    """The captions"""
+
+    prefix: str = setting("", "Words put before every caption; they stay there.", label="Before captions")
+    suffix: str = setting("", "Words put after every caption; they stay there.", label="After captions")
+    shuffle: bool = setting(
+        False,
+        "Another order of the tags, which commas part, each time a picture is shown; for tags, not for sentences.",
+        label="Shuffle tags",
+    )
+    keep: int | None = setting(
+        None,
+        "How many tags at the front are neither moved nor left out; one where there is a trigger word unless you set it.",
+        label="Tags that stay",
+        ge=0,
+        le=1000,
+    )
+    keep_separator: str = setting(
+        "|||",
+        "In a caption, ends the tags that stay in front; a second one begins tags that stay at the end, and neither is learned.",
+        label="Mark after tags that stay",
+    )
+    tag_dropout: float = setting(
+        0.0,
+        "How often a tag is left out, so that the LoRA can do without it; up to 0.1 is usual.",
+        label="Tags left out",
+        ge=0,
+        le=1,
+    )
+    dropout: float = setting(
+        0.0,
+        "How often a picture is shown without any caption; up to 0.1 is usual, for styles.",
+        label="Captions left out",
+        ge=0,
+        le=1,
+    )
+    wildcards: bool = setting(
+        False,
+        "Read {red|blue} in a caption as one of these words, another each time; {{ and }} are plain braces then.",
+        label="Choices in captions",
+    )
+    lines: bool = setting(
+        False,
+        "Read every line of a caption file as a caption of its own, one of which is taken each time.",
+        label="A caption a line",
+    )
+
+
 class LoraSettings(Section):
     """The LoRA"""
 
@@ -521,6 +569,7 @@ with warnings.catch_warnings():
         )
         model: ModelSettings = ModelSettings()
         data: DataSettings = DataSettings()
+        captions: CaptionSettings = CaptionSettings()
         lora: LoraSettings = LoraSettings()
         optim: OptimSettings = OptimSettings()
         noise: NoiseSettings = NoiseSettings()

@@ -48,9 +48,16 @@ def test_order_changes_with_seed_and_epoch():
     assert len({str(order) for order in orders}) == 9
 
 
-def test_epochs_are_counted():
-    epochs = [epoch for epoch, _ in islice(batches(0, [(64, 64)] * 3, [1] * 3, 2), 5)]
-    assert epochs == [0, 0, 1, 1, 2]
+@given(st.integers(0, 9), sets, st.integers(1, 8))
+def test_every_showing_of_a_picture_has_its_number(seed, pictures, batch_size):
+    buckets, repeats = pictures
+    shown = {index: [] for index in range(len(buckets))}
+    for indices, before in islice(
+        batches(seed, *pictures, batch_size), 3 * batches_per_epoch(*pictures, batch_size)
+    ):
+        for index, number in zip(indices, before, strict=True):
+            shown[index].append(number)
+    assert shown == {index: list(range(3 * times)) for index, times in enumerate(repeats)}
 
 
 def test_a_batch_keeps_mean_std_sizes_and_weights(tmp_path):

@@ -1,6 +1,7 @@
 """Which pictures are looked at when: a function of (seed, epoch) alone, so that any step can be gone to directly."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -57,13 +58,23 @@ def _num_batches(num_indices: int, batch_size: int) -> int:
 
 def batches(
     seed: int, buckets: Sequence[Size], repeats: Sequence[int], batch_size: int, start: int = 0
-) -> Iterator[tuple[int, list[int]]]:
-    """Batches without end, each with its epoch, from the `start`-th on."""
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Batches without end from the `start`-th on, each with how often each of its pictures was shown before."""
     epoch, passed = divmod(start, batches_per_epoch(buckets, repeats, batch_size))
     while True:
-        for batch in epoch_order(seed, epoch, buckets, repeats, batch_size)[passed:]:
-            yield epoch, batch
+        order = epoch_order(seed, epoch, buckets, repeats, batch_size)
+        yield from list(zip(order, _shown_before(order, epoch, repeats), strict=True))[passed:]
         epoch, passed = epoch + 1, 0
+
+
+def _shown_before(order: list[list[int]], epoch: int, repeats: Sequence[int]) -> Iterator[list[int]]:
+    counts = Counter({index: epoch * times for index, times in enumerate(repeats)})
+    for batch in order:
+        shown = []
+        for index in batch:
+            shown.append(counts[index])
+            counts[index] += 1
+        yield shown
 
 
 def collate(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Batch:

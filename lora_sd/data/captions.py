@@ -28,9 +28,23 @@ def with_trigger(caption: str, trigger: str) -> str:
     ('mycat, a cat on a mat', 'MyCat asleep')
     """
     trigger = trigger.strip()
-    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE):
+    if not trigger:
         return caption
-    return f"{trigger}, {caption}" if caption else trigger
+    return "\n".join(
+        line if has_word(line, trigger) else f"{trigger}, {line}" if line else trigger
+        for line in caption.split("\n")
+    )
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether a word or phrase stands in a text, in any case.
+
+    >>> has_word("MyCat asleep", "mycat"), has_word("mycats asleep", "mycat"), has_word("mycat", "")
+    (True, False, False)
+    """
+    return bool(word.strip()) and bool(
+        re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", text, re.IGNORECASE)
+    )
 
 
 def from_name(path: Path) -> str:
@@ -60,11 +74,15 @@ def _key(stem: str, suffix: str) -> str:
     return unicodedata.normalize("NFC", stem) + suffix.lower()
 
 
-def read(path: Path) -> tuple[str | None, str | None]:
-    """The caption in a file on one line, None where a JSON file has none; and its encoding where that was a guess."""
+def read(path: Path, *, lines: bool = False) -> tuple[str | None, str | None]:
+    """The caption in a file on one line, None where a JSON file has none; and its encoding where that was a guess.
+
+    With `lines` the lines of a text file are kept apart, as captions to choose from.
+    """
     text, guessed = decoded(path)
     if path.suffix.lower() != ".json":
-        return _one_line(text), guessed
+        one_by_one = filter(None, map(_one_line, text.splitlines()))
+        return "\n".join(one_by_one) if lines else _one_line(text), guessed
     try:
         return from_json(json.loads(text)), guessed
     except (ValueError, RecursionError) as error:

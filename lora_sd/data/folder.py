@@ -31,7 +31,7 @@ class Example:
     """One picture with its caption."""
 
     path: Path
-    caption: str
+    caption: str  # several of them on lines of their own
     size: Size  # (w, h) of the upright picture
     repeats: int = 1  # how often it counts in an epoch
     weight: float = 1.0  # factor of its loss
@@ -49,12 +49,13 @@ def find_examples(
     *,
     trigger: str = "",
     captions: Literal["files", "filename"] = "files",
+    lines: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
     memory: Path | None = None,
 ) -> Found:
     """Every picture of the folder, checked, with its caption; ValueError says what is wrong and what to do.
 
-    In the file `memory` it is remembered which pictures are good, so that none is decoded for that twice.
+    With `lines` each line of a caption file is a caption of its own. In the file `memory` it is remembered which pictures are good, so that none is decoded for that twice.
     """
     root = _resolved(folder)
     files = sorted(_files(root), key=lambda path: natural(path.relative_to(root).as_posix()))
@@ -69,7 +70,9 @@ def find_examples(
         raise ValueError(_damaged(skipped, len(pictures), on_bad_image))
 
     texts, said = (
-        ({p: cap.from_name(p) for p in sizes}, []) if captions == "filename" else _captions(files, sizes)
+        ({p: cap.from_name(p) for p in sizes}, [])
+        if captions == "filename"
+        else _captions(files, sizes, lines)
     )
     notes += said + _completeness(root, list(sizes), texts, trigger)
     examples = [
@@ -213,7 +216,9 @@ def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: s
     return f"{told}{more}{remedy}"
 
 
-def _captions(files: list[Path], pictures: dict[Path, Size]) -> tuple[dict[Path, str], list[str]]:
+def _captions(
+    files: list[Path], pictures: dict[Path, Size], lines: bool
+) -> tuple[dict[Path, str], list[str]]:
     """Captions from files beside the pictures, else from a metadata.jsonl; and notes on encodings that were guessed."""
     listing: dict[Path, list[Path]] = {}
     for path in files:
@@ -226,7 +231,7 @@ def _captions(files: list[Path], pictures: dict[Path, Size]) -> tuple[dict[Path,
     guesses = {shown(path.name): guessed for path, (_, guessed) in read.items()}
     for path in pictures:
         if source := cap.beside(path, by_folder[path.parent]):
-            texts[path], guesses[shown(source.name)] = cap.read(source)
+            texts[path], guesses[shown(source.name)] = cap.read(source, lines=lines)
         if texts.get(path) is None:
             texts[path] = metadata.get(cap.name_of(path))
     return {path: text for path, text in texts.items() if text is not None}, _encodings(guesses)

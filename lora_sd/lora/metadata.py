@@ -9,7 +9,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,6 +120,7 @@ class Training:
     held_out: int = 0  # pictures
     buckets: Mapping[tuple[int, int], int] | None = None  # (w, h) → pictures, with repeats
     mean_aspect_error: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)  # of those in OFF, what was not off
 
 
 def build(
@@ -134,6 +135,7 @@ def build(
     training = training or Training()
     values = {
         **OFF,
+        **training.options,
         **_base(family, prediction, training),
         **_network(pairs, training),
         **_progress(training),

@@ -1,6 +1,7 @@
 """The header of a LoRA file: how it was trained, as far as output.metadata lets it tell."""
 
 import time
+from typing import Any
 
 import torch
 
@@ -67,9 +68,10 @@ def describe(
         dropout=config.lora.dropout,
         network_args=network_args(config.lora),
         precision=PRECISIONS[models.dtype],
-        examples=[(e.path.parent.name, e.repeats, e.caption) for e in data.examples],
+        examples=[(e.path.parent.name, e.repeats, data.text(i)) for i, e in enumerate(data.examples)],
         held_out=held_out,
         buckets=data.bucket_counts(),
+        options=_options(data),
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
@@ -79,3 +81,13 @@ def network_args(settings: LoraSettings) -> dict[str, str]:
     """How the adapter differs from a plain one, in kohya's words."""
     given = {"rank_dropout": settings.rank_dropout, "module_dropout": settings.module_dropout}
     return {name: str(value) for name, value in given.items() if value}
+
+
+def _options(data: Dataset) -> dict[str, Any]:
+    """What was done to captions and pictures, by sd-scripts' names."""
+    return {
+        "ss_shuffle_caption": data.wording.shuffle,
+        "ss_keep_tokens": data.wording.keep,
+        "ss_caption_dropout_rate": data.wording.dropout,
+        "ss_caption_tag_dropout_rate": data.wording.tag_dropout,
+    }

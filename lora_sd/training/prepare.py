@@ -1,20 +1,22 @@
 """From a folder to what the loop draws batches from: pictures found, fitted to buckets, encoded once and kept on disk."""
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ..data import batches, buckets, cache
+from ..data import batches, buckets, cache, variants
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
 from ..data.folder import Example, find_examples
+from ..data.variants import AS_IT_IS, Wording
 from ..models import text
 from ..models.family import Conditioning, Models
-from ..settings import DataSettings, ValidateSettings
+from ..settings import CaptionSettings, DataSettings, ValidateSettings
 from .feed import Part, Text
 from .loss import Inputs
 from .world import World
@@ -24,11 +26,13 @@ ALONE = World()
 
 @dataclass
 class Dataset:
-    """Pictures with their buckets; latents come from the cache."""
+    """Pictures with their buckets; latents come from the cache. What chance draws is a function of `seed` and the showing."""
 
     examples: list[Example]
     fits: list[Fit]
     latents: LatentCache
+    wording: Wording = AS_IT_IS
+    seed: int = 0
 
     @property
     def _buckets(self) -> list[buckets.Size]:
@@ -44,13 +48,13 @@ class Dataset:
     def endless(self, seed: int, batch_size: int, start: int = 0, world: World = ALONE) -> Iterator[Part]:
         """This process's parts of batches without end in the order of (seed, epoch), from batch number `start` on."""
         order = batches.batches(seed, self._buckets, self._repeats, batch_size, start=start)
-        for number, (_, indices) in enumerate(order, start):
-            yield self.part(indices, (world.rank + number) % world.size, world.size)
+        for number, (indices, shown) in enumerate(order, start):
+            yield self.part(indices, shown, (world.rank + number) % world.size, world.size)
 
-    def part(self, indices: list[int], which: int = 0, of: int = 1) -> Part:
-        """Every `of`-th example of a batch, from number `which` on."""
+    def part(self, indices: list[int], shown: list[int], which: int = 0, of: int = 1) -> Part:
+        """Every `of`-th example of a batch, from number `which` on; each was `shown` so often before."""
         positions = list(range(which, len(indices), of))
-        batch = self.batch([indices[position] for position in positions]) if positions else None
+        batch = self.batch(indices[which::of], shown[which::of]) if positions else None
         return Part(batch, positions, len(indices))
 
     def shapes(self, seed: int, batch_size: int, world: World, num_chunks: dict[str, int]) -> Iterator[Part]:
@@ -59,17 +63,32 @@ class Dataset:
         `num_chunks` has how many chunks of 77 tokens each caption is.
         """
         known = set()
-        for indices in batches.epoch_order(seed, 0, self._buckets, self._repeats, batch_size):
+        order = batches.batches(seed, self._buckets, self._repeats, batch_size)
+        for indices, shown in itertools.islice(order, self.batches_per_epoch(batch_size)):
             for which in range(min(world.size, len(indices))):
-                mine = indices[which :: world.size]
-                longest = max(num_chunks[self.examples[index].caption] for index in mine)
-                shape = (self.fits[indices[0]].bucket, len(mine), longest)
+                texts = map(self.text, indices[which :: world.size], shown[which :: world.size])
+                lengths = [num_chunks[text] for text in texts]
+                shape = (self.fits[indices[0]].bucket, len(lengths), max(lengths))
                 if shape not in known:
                     known.add(shape)
-                    yield self.part(indices, which, world.size)
+                    yield self.part(indices, shown, which, world.size)
 
-    def batch(self, indices: list[int]) -> batches.Batch:
-        return batches.collate([(self.examples[i], self.fits[i]) for i in indices], self.latents)
+    def batch(self, indices: list[int], shown: list[int] | None = None) -> batches.Batch:
+        """Pictures that were `shown` so often before; without it nothing is left to chance."""
+        numbers = shown or [None] * len(indices)
+        return batches.collate(list(map(self.view, indices, numbers)), self.latents)
+
+    def view(self, index: int, shown: int | None) -> cache.Item:
+        """A picture as it is looked at."""
+        return replace(self.examples[index], caption=self.text(index, shown)), self.fits[index]
+
+    def text(self, index: int, shown: int | None = None) -> str:
+        """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
+        caption = self.examples[index].caption
+        if shown is None:
+            return variants.text(caption, self.wording)
+        most = variants.num_variants(len(self.examples))
+        return variants.drawn(caption, self.wording, self.seed, index, shown, most)
 
     def bucket_counts(self) -> dict[buckets.Size, int]:
         """Pictures of each bucket in an epoch."""
@@ -85,7 +104,35 @@ class Dataset:
         )
 
     def captions(self) -> list[str]:
-        return list(dict.fromkeys(example.caption for example in self.examples))
+        """Every caption once, nothing in it left to chance."""
+        return list(dict.fromkeys(map(self.text, range(len(self.examples)))))
+
+    def texts(self, num_batches: int, batch_size: int) -> list[str]:
+        """Every text that so many batches show, once: of those that chance draws, at most variants.MOST_TEXTS."""
+        epochs = -(-num_batches // self.batches_per_epoch(batch_size))
+        most = variants.num_variants(len(self.examples))
+        found = dict.fromkeys([""] if self.wording.dropout else [])
+        for index, example in enumerate(self.examples):
+            times = min(epochs * example.repeats, most) if self.wording.varies(example.caption) else 1
+            found |= dict.fromkeys(
+                variants.variant(example.caption, self.wording, self.seed, index, number)
+                for number in range(times)
+            )
+        return list(found)
+
+
+def wording(settings: CaptionSettings, trigger: str) -> Wording:
+    return Wording(
+        prefix=settings.prefix,
+        suffix=settings.suffix,
+        shuffle=settings.shuffle,
+        keep=int(bool(trigger.strip())) if settings.keep is None else settings.keep,
+        separator=settings.keep_separator.strip(),
+        tag_dropout=settings.tag_dropout,
+        dropout=settings.dropout,
+        wildcards=settings.wildcards,
+        trigger=trigger,
+    )
 
 
 def find(
@@ -93,25 +140,27 @@ def find(
     held_out: ValidateSettings,
     seed: int,
     *,
+    lines: bool = False,
     on_note: Callable[[str], None],
     memory: Path | None = None,
 ) -> tuple[list[Example], list[Example]]:
     """The pictures to train on and those to hold out; in the file `memory` it is remembered which are good."""
     if not data.images:
         raise ValueError("data.images is not set; give the folder of pictures to learn from.")
-    found = _find_in(data.images, data, on_note, memory)
+    found = _find_in(data.images, data, lines, on_note, memory)
     if held_out.images:
-        return found, _find_in(held_out.images, data, on_note, memory)
+        return found, _find_in(held_out.images, data, lines, on_note, memory)
     return split(found, held_out.split, seed)
 
 
 def _find_in(
-    images: str, data: DataSettings, on_note: Callable[[str], None], memory: Path | None
+    images: str, data: DataSettings, lines: bool, on_note: Callable[[str], None], memory: Path | None
 ) -> list[Example]:
     found = find_examples(
         images,
         trigger=data.trigger,
         captions=data.captions,
+        lines=lines,
         on_bad_image=data.on_bad_image,
         memory=memory,
     )
@@ -128,6 +177,8 @@ def prepare(
     resolution: int,
     folder: Path,
     *,
+    wording: Wording = AS_IT_IS,
+    seed: int = 0,
     on_progress: OnProgress | None = None,
     world: World = ALONE,
 ) -> Dataset:
@@ -138,7 +189,7 @@ def prepare(
     latents = LatentCache(folder, models.vae)
     latents.fill(list(zip(examples, fits, strict=True)), on_progress=on_progress, share=world.here)
     world.wait()
-    return Dataset(examples, fits, latents)
+    return Dataset(examples, fits, latents, wording, seed)
 
 
 def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:

@@ -3,6 +3,7 @@
 Everything is loaded on the CPU; each part of the model is on the card only while it has work there.
 """
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,7 +57,12 @@ def get_ready(
     voice.say("starting", "Looking at the pictures")
     good = run.home() / "cache" / "good.json"
     train_on, held_out = prepare.find(
-        config.data, config.validate, config.seed, on_note=voice.note, memory=good
+        config.data,
+        config.validate,
+        config.seed,
+        lines=config.captions.lines,
+        on_note=voice.note,
+        memory=good,
     )
     voice.say("starting", f"Loading {Path(config.model.base).name}")
     device, dtype = hardware.choose(config.machine.device, config.machine.precision)
@@ -67,16 +73,22 @@ def get_ready(
     memorized = run.home() / "cache" / "hashes.json"
     base_hashes = ThreadPoolExecutor(1).submit(metadata.base_hashes, models.path, memorized)
     resolution = config.data.resolution or models.resolution
+    encode = functools.partial(
+        prepare.prepare,
+        models=models,
+        resolution=resolution,
+        folder=run.home() / "cache",
+        wording=prepare.wording(config.captions, config.data.trigger),
+        seed=config.seed,
+        world=world,
+    )
     with memory.on_device(models, device, "vae"):
-        data = encoded(train_on, models, resolution, world, voice, "Preparing picture")
-        apart = (
-            encoded(held_out, models, resolution, world, voice, "Preparing held-out picture")
-            if held_out
-            else None
-        )
+        data = encoded(train_on, encode, voice, "Preparing picture")
+        apart = encoded(held_out, encode, voice, "Preparing held-out picture") if held_out else None
     dropout = dropout_of(config.lora, world.rank)
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
-    captions = data.captions() + (apart.captions() if apart else [])
+    batches = config.optim.steps * config.optim.accumulation
+    captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)
     largest = max(w * h for w, h in data.bucket_counts())
     placed = place(models, device, config, largest, world, voice, at_least=rung)
@@ -86,14 +98,9 @@ def get_ready(
     return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector, dropout)
 
 
-def encoded(
-    examples: list[Example], models: Models, resolution: int, world: World, voice: Voice, words: str
-) -> Dataset:
+def encoded(examples: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:
     """The pictures as latents; `words` say what is being counted."""
-    progress = voice.progress("caching", words)
-    dataset = prepare.prepare(
-        examples, models, resolution, run.home() / "cache", on_progress=progress, world=world
-    )
+    dataset = encode(examples, on_progress=voice.progress("caching", words))
     for note in dataset.notes():
         voice.note(note)
     return dataset

@@ -266,9 +266,9 @@ class Trainer:
 
     def shapes(self) -> Iterator[Feed]:
         """A feed of every shape that an epoch has."""
-        captions = self.ready.data.captions()
-        num_chunks = dict(zip(captions, text.num_chunks(self.ready.models, captions), strict=True))
         batch_size = self.config.optim.batch_size
+        texts = self.ready.data.texts(1, batch_size)
+        num_chunks = dict(zip(texts, text.num_chunks(self.ready.models, texts), strict=True))
         for part in self.ready.data.shapes(self.config.seed, batch_size, self.world, num_chunks):
             yield from self.feeds([part], step=0)
 
