@@ -94,10 +94,12 @@ class Campaign:
                 return
             assert code == -9, f"exit code {code}: {(folder / 'log.txt').read_text()[-3000:]}"
             state = run.read_state(folder)
-            assert state.status == "interrupted", state
+            assert state.status in ("interrupted", "finished"), state
             self.phases[self.where(state)] += 1
             operation = self.last_words.read_text().replace(str(run.home()), "")
             self.say(f"kill {self.phases.total():3}  step {state.step:3}  {self.where(state):10} {operation}")
+            if state.status == "finished":  # killed on its way out
+                return
             yield
 
     def undisturbed_attempt(self, folder: Path) -> int:
