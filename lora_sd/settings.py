@@ -335,6 +335,13 @@ class LossSettings(Section):
     huber_scale: float = setting(
         1.0, "A factor on the Huber threshold at every noise level.", label="Huber scale", gt=0, le=100
     )
+    keep_base: float = setting(
+        0.0,
+        "Pulls back to what the base model alone would answer, so that less is forgotten; 0.1 to 1 is usual, each step takes longer, 0 is off.",
+        label="Keep the base",
+        ge=0,
+        le=100,
+    )
 
 
 class MachineSettings(Section):
