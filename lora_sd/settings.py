@@ -426,7 +426,7 @@ class LossSettings(Section):
         0.1,
         "Where large errors begin for huber and smooth_l1, at the highest noise level.",
         label="Huber threshold",
-        gt=0,
+        ge=0.001,
         le=1,
     )
     huber_schedule: Literal["snr", "exponential", "constant"] = setting(
@@ -435,7 +435,14 @@ class LossSettings(Section):
         label="Huber schedule",
     )
     huber_scale: float = setting(
-        1.0, "A factor on the Huber threshold at every noise level.", label="Huber scale", gt=0, le=100
+        1.0, "A factor on the Huber threshold at every noise level.", label="Huber scale", ge=0.01, le=100
+    )
+    keep_base: float = setting(
+        0.0,
+        "Pulls back to what the base model alone would answer, so that less is forgotten; 0.1 to 1 is usual, each step takes longer, 0 is off.",
+        label="Keep the base",
+        ge=0,
+        le=100,
     )
 
 

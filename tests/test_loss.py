@@ -125,6 +125,30 @@ def test_weights_of_a_model_with_zero_terminal_snr_are_those_of_its_own_schedule
     assert (weighed / plain).tolist() == pytest.approx(wanted, rel=1e-4)
 
 
+EVERY_WAY = [
+    Loss(min_snr=5.0, keep_base=1.0),
+    Loss("soft_min_snr", 5.0),
+    Loss("debiased"),
+    Loss(kind="l1"),
+    *(Loss(kind="huber", huber_schedule=schedule) for schedule in ("snr", "exponential", "constant")),
+    Loss(kind="smooth_l1"),
+]
+
+
+@pytest.mark.parametrize("name", ["sd2-v", "sdxl"])
+def test_no_loss_looks_at_a_number(tiny_models, name):
+    """What a recording can't have raises on tensors without numbers, too."""
+    models = tiny_models(name)
+    models.unet.to("meta")
+    models.alpha_bar = models.alpha_bar.to("meta")
+    latents, (tokens, pooled), sizes, *_ = inputs_for(models)
+    conditioning = Conditioning(tokens.to("meta"), pooled if pooled is None else pooled.to("meta"))
+    inputs = Inputs(latents.to("meta"), conditioning, sizes.to("meta"), perturbation=latents.to("meta"))
+    for how in EVERY_WAY:
+        loss = denoising_loss(models, inputs, torch.tensor([100, 700]).to("meta"), inputs.latents, how)
+        assert loss.is_meta and loss.shape == (2,)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_held_out_loss_is_the_mean_over_fixed_timesteps(tiny_models, name):
     models = tiny_models(name)

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -60,6 +61,20 @@ def test_settings_that_change_the_mathematics_are_listed_and_asked_for(stopped):
     assert run.read_state(stopped).status == "stopped"
     resume(stopped, changes=changes, accept_changes=True)
     assert cfg.load(stopped / "config.toml").optim.learning_rate == 5e-3
+
+
+def test_a_setting_that_is_newer_than_the_run_is_a_change_unless_it_is_off(stopped):
+    path = stopped / "state" / sameness.NAME
+    facts = json.loads(path.read_text())
+    kept = {name: value for name, value in facts["settings"].items() if not name.startswith("noise.")}
+    path.write_text(json.dumps(facts | {"settings": kept}))
+    assert "noise.offset was 0.0 and is 0.1" in refused(stopped, changes={"noise.offset": 0.1})
+    assert resume(stopped).exists()
+
+
+def test_every_setting_of_the_noise_and_the_loss_is_mathematics():
+    of_both = {s.name for s in cfg.settings() if s.name.startswith(("noise.", "loss."))}
+    assert of_both and of_both <= sameness.mathematics(cfg.TrainConfig()).keys()
 
 
 def test_an_edited_settings_file_is_a_change_too(stopped):

@@ -162,6 +162,19 @@ def test_the_held_out_loss_is_told_from_step_0(tiny_folder, pictures):
     assert told[0].loss is None and all(e.loss > 0 for e in told[1:])
 
 
+def test_the_held_out_loss_stays_the_same_measure_whatever_is_trained_with(tiny_folder, pictures):
+    config = config_for(tiny_folder("sd15"), pictures, **{"validate.split": 0.34, "optim.steps": 1})
+    others = {"noise.offset": 0.1, "noise.max_timestep": 500, "loss.kind": "l1", "loss.keep_base": 1.0}
+
+    def steps(changes):
+        train(cfg.changed(config, changes))
+        return [e for e in run.read_events(run.list_runs()[0].folder)[0] if isinstance(e, events.Step)]
+
+    plain, other = steps({}), steps(others)
+    assert plain[0].held_out == other[0].held_out is not None
+    assert plain[1].loss != other[1].loss
+
+
 def test_without_memory_for_the_held_out_loss_in_one_go_it_is_measured_bit_by_bit(
     tiny_folder, pictures, monkeypatch
 ):
@@ -290,6 +303,31 @@ def test_recorded_steps_follow_plain_ones(tiny_folder, pictures, name, text_enco
     config = config_for(
         tiny_folder(name), pictures, **settings, **{"machine.device": "cuda", "machine.memory": rung}
     )
+    plain = losses(cfg.changed(config, {"machine.cuda_graph": False}))
+    assert losses(config) == pytest.approx(plain, rel=0.02)
+    told = run.read_events(run.list_runs()[0].folder)[0]
+    assert not [e.text for e in told if isinstance(e, events.Note) and "record" in e.text]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("text_encoders", [False, True], ids=["unet", "with_text_encoders"])
+@pytest.mark.parametrize("name", ["sd15", "sd2-v", "sdxl"])
+def test_recorded_steps_follow_plain_ones_whatever_the_noise_and_the_loss(
+    tiny_folder, pictures, name, text_encoders
+):
+    settings = {
+        "lora.text_encoders": text_encoders,
+        "noise.offset": 0.05,
+        "noise.pyramid": 4,
+        "noise.perturbation": 0.1,
+        "noise.density": "logit_normal",
+        "loss.kind": "huber",
+        "loss.weighting": "soft_min_snr",
+        "loss.keep_base": 1.0,
+        "optim.learning_rate": 1e-3,
+        "optim.steps": 12,
+    }
+    config = config_for(tiny_folder(name), pictures, **settings, **{"machine.device": "cuda"})
     plain = losses(cfg.changed(config, {"machine.cuda_graph": False}))
     assert losses(config) == pytest.approx(plain, rel=0.02)
     told = run.read_events(run.list_runs()[0].folder)[0]

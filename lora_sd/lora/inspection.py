@@ -58,6 +58,9 @@ SETTINGS = {
     "ss_clip_skip": "clip skip",
     "ss_min_snr_gamma": "Min-SNR gamma",
     "ss_noise_offset": "noise offset",
+    "ss_multires_noise_iterations": "pyramid noise levels",
+    "ss_ip_noise_gamma": "input perturbation",
+    "ss_loss_type": "loss",
     "ss_mixed_precision": "mixed precision",
     "ss_seed": "seed",
 }

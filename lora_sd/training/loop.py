@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .. import hardware
 from ..events import Step
-from ..models.family import Models
+from ..lora import layers
+from ..models.family import Conditioning, Models
 from . import diffusion
 from .feed import Feed, Part, Text
 from .loss import Inputs, Loss, denoising_loss
@@ -34,11 +35,19 @@ def forward_backward(
 ) -> None:
     """Add the feed's loss, and its gradient times `scale`, to the sums of the step."""
     vector.clear()
-    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes, feed.perturbation)
+    alone = text_of_base(models, text, feed) if how.keep_base and models.encoders_learn else None
+    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes, feed.perturbation, alone)
     losses = denoising_loss(models, inputs, feed.t, feed.noise, how)
     loss = (losses * feed.shares).sum()
     (loss * scale.factor).backward()
     vector.collect(loss.detach())
+
+
+@torch.no_grad()
+def text_of_base(models: Models, text: Text, feed: Feed) -> Conditioning:
+    """What the base's own text encoders read in the captions."""
+    with layers.adapters_off(models.parts()):
+        return text.conditioning(feed.text)
 
 
 def steps(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..lora import layers
 from ..models.family import Conditioning, Models
 from . import criteria, diffusion
 
@@ -17,6 +18,7 @@ class Inputs(NamedTuple):
     conditioning: Conditioning
     sizes: Tensor  # (B, 6)
     perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
+    text_of_base: Conditioning | None = None  # what the base alone reads, where that is something else
 
 
 class Loss(NamedTuple):
@@ -28,21 +30,35 @@ class Loss(NamedTuple):
     huber_c: float = 0.1
     huber_schedule: str = "snr"
     huber_scale: float = 1.0
+    keep_base: float = 0.0
 
 
 PLAIN = Loss()
 
 
 def denoising_loss(models: Models, inputs: Inputs, t: Tensor, noise: Tensor, how: Loss = PLAIN) -> Tensor:
-    """The error of the U-Net's prediction, one value per example (B,), as `how` weighs it."""
+    """The error of the U-Net's prediction, one value per example (B,), as `how` weighs it.
+
+    Where the base is to be kept, `keep_base` times the error against the base's own prediction is added before that:
+    prior preservation (arXiv:2208.12242) without pictures made for it.
+    """
     alpha_bar = models.alpha_bar[t]
     mixed_in = noise if inputs.perturbation is None else noise + inputs.perturbation
-    noisy = diffusion.add_noise(inputs.latents, mixed_in, alpha_bar)
-    prediction = models.predict(noisy.to(models.dtype), t, inputs.conditioning, inputs.sizes)
+    noisy = diffusion.add_noise(inputs.latents, mixed_in, alpha_bar).to(models.dtype)
+    base = _prediction_of_base(models, inputs, noisy, t) if how.keep_base else None
+    prediction = models.predict(noisy, t, inputs.conditioning, inputs.sizes).float()
     target = diffusion.target(inputs.latents, noise, alpha_bar, models.prediction)
     c = _threshold(models.alpha_bar, t, how) if how.kind in ("huber", "smooth_l1") else None
-    loss = criteria.error(prediction.float() - target.float(), how.kind, c).mean((1, 2, 3))
-    return _weighed(loss, alpha_bar, models.prediction, how)
+    error = criteria.error(prediction - target.float(), how.kind, c)
+    if base is not None:
+        error = error + how.keep_base * criteria.error(prediction - base, how.kind, c)
+    return _weighed(error.mean((1, 2, 3)), alpha_bar, models.prediction, how)
+
+
+@torch.no_grad()
+def _prediction_of_base(models: Models, inputs: Inputs, noisy: Tensor, t: Tensor) -> Tensor:
+    with layers.adapters_off(models.parts()):
+        return models.predict(noisy, t, inputs.text_of_base or inputs.conditioning, inputs.sizes).float()
 
 
 def _threshold(alpha_bars: Tensor, t: Tensor, how: Loss) -> Tensor:

@@ -87,7 +87,8 @@ def differences(before: Facts, now: Facts) -> list[str]:
 
 
 def settings_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    # a setting that only one of them knows is of another version, which gave it the default meaning
+    # a setting that the run began without is of a later version, in which its default means what was done then
+    before = {**mathematics(cfg.TrainConfig()), **before}
     return [
         f"{name} was {_shown(before[name])} and is {_shown(now[name])}"
         for name in before.keys() & now.keys()
