@@ -245,6 +245,25 @@ class LoraSettings(Section):
         ge=0,
         le=0.95,
     )
+    max_norm: float = setting(
+        0.0,
+        "No layer's update becomes larger than this: 1 keeps a LoRA from burning and lets it mix with others; 0 is off.",
+        label="Largest update",
+        ge=0,
+        le=1000,
+    )
+    plus_ratio: float = setting(
+        1.0,
+        "How many times faster the second matrix of each layer learns than the first (LoRA+): 4 to 16 learns sooner, 1 is off.",
+        label="LoRA+ ratio",
+        ge=1,
+        le=100,
+    )
+    train_down: bool = setting(
+        True,
+        "Off keeps the first matrix of each layer as it began: half as much learns, which needs less memory.",
+        label="Train both matrices",
+    )
     start: str = setting(
         "",
         "A LoRA file to go on from, of any rank and alpha; training starts at exactly its strength.",

@@ -14,8 +14,14 @@ from lora_sd import config as cfg
 from lora_sd import events, run
 from lora_sd.lora import layers, targets
 from lora_sd.lora.dropout import Dropout, LayerDropout
+from lora_sd.lora.initial import initial_pair
 from lora_sd.lora.inspection import read_header
+from lora_sd.lora.pairs import LowRank, Pair, delta_weight
+from lora_sd.training import optim
+from lora_sd.training.max_norm import limit_norms
 from lora_sd.training.train import train
+from lora_sd.training.update import LossScale, Update
+from lora_sd.training.vector import Vector
 
 RESNET = "lora_unet_mid_block_resnets_0_conv1"
 QUERY = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -195,3 +201,110 @@ def test_recorded_steps_with_dropout_follow_plain_ones(tiny_folder, pictures):
         return [event.loss for event in told() if isinstance(event, events.Step) and event.step]
 
     assert losses(**{"machine.cuda_graph": True}) == pytest.approx(losses(), rel=0.02)
+
+
+# -- how it learns -----------------------------------------------------------------------------------------------------
+
+
+def vector_of(pairs):
+    return Vector([LowRank("lora", pair) for pair in pairs], torch.float32)
+
+
+def random_pairs():
+    rng = torch.Generator().manual_seed(0)
+    shapes = [((3, 6), (8, 3)), ((2, 4, 3, 3), (5, 2, 1, 1)), ((3, 6), (8, 3))]
+    pairs = [Pair(*(torch.randn(shape, generator=rng) for shape in both), 1.5) for both in shapes]
+    pairs[2] = pairs[2]._replace(up=pairs[2].up * 0.01)
+    return pairs
+
+
+def test_updates_beyond_the_largest_norm_are_cut_to_it_and_others_are_not_touched():
+    pairs, limit = random_pairs(), 2.0
+    vector = vector_of(pairs)
+    limit_norms(vector.adapters, limit)
+    for before, adapter in zip(pairs, vector.adapters, strict=True):
+        norm = torch.linalg.norm(delta_weight(before))
+        expected = delta_weight(before) * min(limit / norm, 1)
+        torch.testing.assert_close(delta_weight(adapter.pair), expected)
+        torch.testing.assert_close(adapter.down.detach(), before.down * min(limit / norm, 1) ** 0.5)
+    assert torch.equal(vector.adapters[2].up.detach(), pairs[2].up)  # a small one, bit for bit
+    limit_norms(vector.adapters, 0.5)
+    norms = [torch.linalg.norm(delta_weight(adapter.pair)) for adapter in vector.adapters]
+    torch.testing.assert_close(norms[0], torch.tensor(0.5))
+
+
+def test_a_run_keeps_to_its_largest_norm_and_says_so(tiny_folder, pictures):
+    settings = {"lora.ranks": ONE, "optim.learning_rate": 0.1}
+    free, held = (
+        config_for(tiny_folder("sd15"), pictures, **settings, **more)
+        for more in ({}, {"lora.max_norm": 0.05})
+    )
+    assert max(norms(train(free))) > 0.1
+    path = train(held)
+    assert max(norms(path)) == pytest.approx(0.05, rel=1e-4)
+    assert read_header(path).metadata["ss_scale_weight_norms"] == "0.05"
+
+
+def norms(path):
+    tensors = load_file(path)
+    downs = {key.removesuffix(".lora_down.weight"): t for key, t in tensors.items() if "lora_down" in key}
+    pairs = [
+        Pair(down, tensors[f"{name}.lora_up.weight"], float(tensors[f"{name}.alpha"]))
+        for name, down in downs.items()
+    ]
+    return [torch.linalg.norm(delta_weight(pair)).item() for pair in pairs]
+
+
+def test_lora_plus_is_an_optimizer_with_a_faster_group_for_up():
+    vector = vector_of(random_pairs())
+    theirs = [nn.Parameter(view.clone()) for view in vector.split(vector.values.data)]
+    groups = [{"params": theirs[::2]}, {"params": theirs[1::2], "lr": 0.03 * 8}]
+    adamw = torch.optim.AdamW(groups, lr=0.03, weight_decay=0.1)
+    ours = optim.adamw([vector.values], learning_rate=0.03, weight_decay=0.1)
+    update = Update(
+        vector, ours, max_grad_norm=0, scale=LossScale(False, torch.device("cpu")), plus_ratio=8.0
+    )
+    for seed in range(3):
+        rng = torch.Generator().manual_seed(seed)
+        for parameter in theirs:
+            parameter.grad = torch.randn(parameter.shape, generator=rng)
+        vector.gradient.copy_(vector.join([parameter.grad for parameter in theirs]))
+        adamw.step()
+        update(0.03)
+    for view, parameter in zip(vector.split(vector.values.data), theirs, strict=True):
+        torch.testing.assert_close(view, parameter.data, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_with_lora_plus_learns_and_resumes(tiny_folder, pictures):
+    settings = {"lora.ranks": ONE, "lora.plus_ratio": 8.0, "optim.steps": 2}
+    config = config_for(tiny_folder("sd15"), pictures, **settings)
+    whole = train(config)
+    train(config, stop_at(1))
+    assert body(train(config, folder=run.list_runs()[0].folder)) == body(whole)
+    plain = load_file(train(cfg.changed(config, {"lora.plus_ratio": 1.0})))
+    name = f"{QUERY}.lora_up.weight"
+    assert load_file(whole)[name].abs().mean() > 4 * plain[name].abs().mean()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_first_matrix_that_does_not_learn_stays_as_it_began(tiny_folder, pictures, precision):
+    settings = {"lora.train_down": False, "machine.precision": precision, "lora.ranks": ONE}
+    config = config_for(tiny_folder("sd15"), pictures, **settings)
+    path = train(config)
+    tensors, began = load_file(path), config.seed
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    start = initial_pair(nn.Linear(32, 32), 2, 1.0, began, name)
+    assert torch.equal(tensors[f"{QUERY}.lora_down.weight"], start.down)
+    assert tensors[f"{QUERY}.lora_up.weight"].any()
+    train(config, stop_at(2))
+    assert body(train(config, folder=run.list_runs()[0].folder)) == body(path)
+
+
+def test_half_of_the_numbers_learn_where_the_first_matrix_does_not(tiny_models):
+    parts = tiny_models("sd15").parts()
+    learns = layers.inject(
+        parts, dict.fromkeys(targets.resolve(parts, "attention", rank=2), 2), 1.0, train_down=False
+    )
+    vector = Vector((low_rank for _, low_rank in layers.low_ranks(parts)), torch.bfloat16)
+    assert sum(parameter.numel() for parameter in learns) == sum(math.prod(shape) for shape in vector.shapes)
+    assert {kind for kind in vector.kinds} == {"up"}

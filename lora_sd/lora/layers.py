@@ -176,8 +176,9 @@ def inject(
     adapter: str = "lora",
     seed: int = 0,
     dropout: Dropout | None = None,
+    train_down: bool = True,
 ) -> list[nn.Parameter]:
-    """A new adapter to train on each layer of `ranks`, with alpha = scale (of all, or by layer) · rank; gives its parameters."""
+    """A new adapter to train on each layer of `ranks`, with alpha = scale (of all, or by layer) · rank; gives what learns."""
     layers = named_layers(parts)
     scales = scale if isinstance(scale, Mapping) else dict.fromkeys(ranks, scale)
     parameters: list[nn.Parameter] = []
@@ -185,7 +186,8 @@ def inject(
         pair = initial_pair(layers[name], rank, scales[name] * rank, seed, name)
         low_rank = adapt(layers[name], adapter, pair)
         low_rank.dropout = LayerDropout(dropout, name) if dropout else None
-        parameters += low_rank.parameters()
+        low_rank.down.requires_grad_(train_down)
+        parameters += low_rank.learnt.values()
     return parameters
 
 

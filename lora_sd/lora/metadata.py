@@ -29,7 +29,6 @@ OFF = {
     "ss_training_comment": None,
     "ss_sd_scripts_commit_hash": "(unknown)",
     "ss_max_token_length": None,
-    "ss_scale_weight_norms": None,
     "ss_full_fp16": False,
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,
@@ -113,6 +112,7 @@ class Training:
     huber_scale: float = 1.0
     huber_c: float = 0.1
     dropout: float = 0.0
+    max_norm: float = 0.0
     network_args: Mapping[str, str] | None = None  # kohya's other arguments of a network
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
@@ -186,6 +186,7 @@ def _network(pairs: "Mapping[str, Pair]", training: Training) -> dict[str, Any]:
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
         "ss_network_dropout": training.dropout or None,
+        "ss_scale_weight_norms": training.max_norm or None,
         "ss_network_args": json.dumps(args),
     }
 

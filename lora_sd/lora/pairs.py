@@ -50,6 +50,11 @@ class LowRank(nn.Module):
         return Pair(self.down.detach(), self.up.detach(), self.alpha)
 
     @property
+    def learnt(self) -> dict[str, nn.Parameter]:
+        """What training changes, by its name here."""
+        return {name: p for name, p in self.named_parameters(recurse=False) if p.requires_grad}
+
+    @property
     def scale(self) -> float:
         return self.strength * self.alpha / self.down.shape[0]
 
@@ -60,4 +65,5 @@ class LowRank(nn.Module):
 
     def factors(self, dtype: torch.dtype) -> Factors:
         """(down, up) in the number format of a layer's input."""
-        return self.copies or Factors(self.down.to(dtype), self.up.to(dtype))
+        down, up = self.copies or (self.down, self.up)
+        return Factors(down.to(dtype), up.to(dtype))

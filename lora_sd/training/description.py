@@ -66,6 +66,7 @@ def describe(
         huber_c=config.loss.huber_c,
         debiased=config.loss.weighting == "debiased",
         dropout=config.lora.dropout,
+        max_norm=config.lora.max_norm,
         network_args=network_args(config.lora),
         precision=PRECISIONS[models.dtype],
         examples=[(e.path.parent.name, e.repeats, data.text(i)) for i, e in enumerate(data.examples)],
@@ -79,7 +80,11 @@ def describe(
 
 def network_args(settings: LoraSettings) -> dict[str, str]:
     """How the adapter differs from a plain one, in kohya's words."""
-    given = {"rank_dropout": settings.rank_dropout, "module_dropout": settings.module_dropout}
+    given = {
+        "rank_dropout": settings.rank_dropout,
+        "module_dropout": settings.module_dropout,
+        "loraplus_lr_ratio": settings.plus_ratio if settings.plus_ratio != 1 else None,
+    }
     return {name: str(value) for name, value in given.items() if value}
 
 

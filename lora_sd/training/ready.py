@@ -148,7 +148,7 @@ def inject(
         conv_alpha=settings.conv_alpha,
         rank_stabilized=settings.rank_stabilized,
     )
-    layers.inject(parts, ranks, scales, seed=seed, dropout=dropout)
+    layers.inject(parts, ranks, scales, seed=seed, dropout=dropout, train_down=settings.train_down)
     if started:
         warm.fill(parts, started.pairs)
     for part in parts.values():

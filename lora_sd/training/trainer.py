@@ -91,7 +91,14 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         scale = LossScale(self.ready.models.dtype == torch.float16, self.ready.device)
-        self.update = Update(self.ready.vector, optimizer, max_grad_norm=settings.max_grad_norm, scale=scale)
+        self.update = Update(
+            self.ready.vector,
+            optimizer,
+            max_grad_norm=settings.max_grad_norm,
+            scale=scale,
+            plus_ratio=self.config.lora.plus_ratio,
+            max_norm=self.config.lora.max_norm,
+        )
         per_epoch = max(1, self.ready.data.batches_per_epoch(settings.batch_size) // settings.accumulation)
         self.steps_of = functools.partial(cadence.steps_of, total=settings.steps, per_epoch=per_epoch)
         self.warmup = self.steps_of(settings.warmup)

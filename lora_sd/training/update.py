@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import optim
+from .max_norm import limit_norms
 from .vector import Vector
 
 
@@ -47,9 +48,19 @@ class Update:
     """One optimizer on a vector. Call it when the gradients of a step are complete."""
 
     def __init__(
-        self, vector: Vector, optimizer: torch.optim.Optimizer, *, max_grad_norm: float, scale: LossScale
+        self,
+        vector: Vector,
+        optimizer: torch.optim.Optimizer,
+        *,
+        max_grad_norm: float,
+        scale: LossScale,
+        plus_ratio: float = 1.0,
+        max_norm: float = 0.0,
     ):
         self.vector, self.optimizer, self.max_grad_norm, self.scale = vector, optimizer, max_grad_norm, scale
+        self.max_norm = max_norm  # of each layer's update; 0 for none
+        # how much further than the optimizer each number goes: `up` learns plus_ratio × faster (arXiv:2402.12354, section 4)
+        self.further = None if plus_ratio == 1 else vector.spread(up=plus_ratio - 1)
 
     @torch.no_grad()
     def __call__(self, learning_rate: float) -> Tensor:
@@ -63,7 +74,12 @@ class Update:
         if self.max_grad_norm:
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         optim.set_rate(self.optimizer, learning_rate)
+        before = None if self.further is None else vector.values.clone()
         self._step(bad)
+        if before is not None:
+            vector.values.addcmul_(vector.values - before, self.further)
+        if self.max_norm:
+            limit_norms(vector.adapters, self.max_norm)
         self.scale.follow(overflow)
         # a gradient that overflows in fp16 is how the scale finds its place, as long as it is above 1
         result = torch.stack([vector.loss, (lost | (overflow & (self.scale.factor <= 1))).float()])

@@ -15,14 +15,15 @@ ALIGNMENT = 8  # numbers: matrices begin at multiples of 16 bytes in half precis
 
 
 class Vector:
-    """The parameters of `adapters` (on one device) as `values`, a Parameter whose gradient is always there.
+    """The learning parameters of `adapters` (on one device) as `values`, a Parameter whose gradient is always there.
 
     `values`, its gradient, and the loss that belongs to it stay at the same addresses for the whole run.
     """
 
     def __init__(self, adapters: Iterable[LowRank], dtype: torch.dtype):
-        adapters = list(adapters)
-        masters = [parameter for adapter in adapters for parameter in (adapter.down, adapter.up)]
+        self.adapters = list(adapters)
+        found = [(kind, p) for adapter in self.adapters for kind, p in adapter.learnt.items()]
+        self.kinds, masters = [kind for kind, _ in found], [parameter for _, parameter in found]
         self.shapes = [tuple(parameter.shape) for parameter in masters]
         self.values = nn.Parameter(self.join([parameter.data for parameter in masters]))
         self.sums = self.values.new_zeros(
@@ -32,14 +33,23 @@ class Vector:
         for master, view in zip(masters, self.split(self.values.data), strict=True):
             master.data = view
         self.copies = None if dtype == torch.float32 else self.values.detach().to(dtype)
-        self.leaves = masters if self.copies is None else self._give_copies(adapters)
+        self.leaves = masters if self.copies is None else self._give_copies()
         self.fresh = None if self.copies is None else torch.zeros_like(self.copies)  # gradients of one pass
 
-    def _give_copies(self, adapters: list[LowRank]) -> list[Tensor]:
+    def _give_copies(self) -> list[Tensor]:
         leaves = [view.detach().requires_grad_() for view in self.split(self.copies)]
-        for adapter, down, up in zip(adapters, leaves[::2], leaves[1::2], strict=True):
-            adapter.copies = Factors(down, up)
+        rest = iter(leaves)
+        for adapter in self.adapters:
+            own = {kind: next(rest) for kind in adapter.learnt}
+            # what doesn't learn is converted by each pass, so that it can still be replaced
+            adapter.copies = Factors(own.get("down", adapter.down), own["up"])
         return leaves
+
+    def spread(self, **numbers: float) -> Tensor:
+        """(N,) with a number for each kind of matrix, "down" or "up"; 0 where none is given."""
+        views = self.split(self.values)
+        pairs = zip(self.kinds, views, strict=True)
+        return self.join([torch.full_like(view, numbers.get(kind, 0.0)) for kind, view in pairs])
 
     def join(self, matrices: list[Tensor]) -> Tensor:
         """Matrices of the adapters' shapes as one vector; what lies between them is 0."""
