@@ -4,6 +4,9 @@ Nothing here waits for the device. A step whose loss or gradient is not finite c
 the optimizer's memory.
 """
 
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,12 +47,23 @@ class LossScale:
 
 
 class Update:
-    """One optimizer on a vector. Call it when the gradients of a step are complete."""
+    """One optimizer on a vector. Call it when the gradients of a step are complete.
+
+    `factors` are those of the optimizer's groups on the learning rate.
+    """
 
     def __init__(
-        self, vector: Vector, optimizer: torch.optim.Optimizer, *, max_grad_norm: float, scale: LossScale
+        self,
+        vector: Vector,
+        optimizer: torch.optim.Optimizer,
+        *,
+        max_grad_norm: float,
+        scale: LossScale,
+        factors: Sequence[float] = (1.0,),
     ):
         self.vector, self.optimizer, self.max_grad_norm, self.scale = vector, optimizer, max_grad_norm, scale
+        self.factors = factors
+        self.unused = copy.deepcopy(optimizer.state_dict())
 
     @torch.no_grad()
     def __call__(self, learning_rate: float) -> Tensor:
@@ -62,7 +76,7 @@ class Update:
         bad = overflow | lost
         if self.max_grad_norm:
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        optim.set_rate(self.optimizer, learning_rate)
+        optim.set_rate(self.optimizer, learning_rate, self.factors)
         self._step(bad)
         self.scale.follow(overflow)
         # a gradient that overflows in fp16 is how the scale finds its place, as long as it is above 1
@@ -82,7 +96,35 @@ class Update:
         """A step broke off: what it left is dropped; if it was the first, the optimizer may be half made, too."""
         self.vector.sums.zero_()
         if done == 0:
-            self.optimizer.state.clear()
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """The optimizer remembers nothing."""
+        self.optimizer.load_state_dict(copy.deepcopy(self.unused))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For a while the weights are those to use: of an optimizer that averages, its average."""
+        if not optim.averages(self.optimizer):
+            yield
+            return
+        before = self.vector.values.detach().clone()  # its way back would leave rounding errors
+        self.optimizer.eval()
+        self.vector.renew()
+        try:
+            yield
+        finally:
+            self.optimizer.train()
+            self.vector.values.data.copy_(before)
+            self.vector.renew()
+
+    def fits(self, values: dict[str, Any]) -> bool:
+        """Whether the saved state of an optimizer can be this one's."""
+        mine, theirs = (
+            [len(group["params"]) for group in state["param_groups"]]
+            for state in (self.optimizer.state_dict(), values["optimizer"])
+        )
+        return mine == theirs
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scale": self.scale.state_dict()}
