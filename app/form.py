@@ -13,6 +13,7 @@ from lora_sd import config as cfg
 from lora_sd import flags
 from lora_sd.config import Setting, TrainConfig
 from lora_sd.paths import shown
+from lora_sd.settings import argument
 
 ELSEWHERE = {
     "version",
@@ -22,6 +23,7 @@ ELSEWHERE = {
     "output.name",
 }  # have a place of their own on Make
 AUTOMATIC = "automatic"
+NUMBER = re.compile(r"-?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e-?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
 
 class Control(NamedTuple):
@@ -81,10 +83,16 @@ def kind_of(setting: Setting) -> Control:
             "\n".join,
             lambda text: [s for s in map(str.strip, text.splitlines()) if s],
         )
+    if get_origin(annotation) is list:
+        return Control(_lines("one per line"), _show_numbers, _read_numbers)
+    if annotation == dict[str, Any]:
+        return Control(_lines("betas = [0.9, 0.99]"), _show_arguments, _read_arguments)
     if annotation == dict[str, int]:
         return Control(_lines("unet.mid_block.* = 32"), _show_ranks, _read_ranks)
     if annotation == int | str:
         return Control(gr.Textbox, str, _duration)
+    if choices := setting.field.json_schema_extra["choices"]:
+        return Control(_open_menu(choices), str, str.strip)
     return Control(gr.Textbox, str, str.strip)
 
 
@@ -142,6 +150,37 @@ def _read_ranks(text: str) -> dict[str, int]:
             )
         ranks[pattern.strip().strip('"')] = int(rank)
     return ranks
+
+
+def _show_numbers(numbers: list[float]) -> str:
+    return "\n".join(map(str, numbers))
+
+
+def _read_numbers(text: str) -> list[float]:
+    words = re.split(r"[\s,;]+", text.strip()) if text.strip() else []
+    if wrong := next((word for word in words if not NUMBER.fullmatch(word)), None):
+        raise ValueError(f"{shown(wrong)!r} is no number; write them like 5e-5, one per line.")
+    return [float(word) for word in words]
+
+
+def _show_arguments(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+
+
+def _read_arguments(text: str) -> dict[str, Any]:
+    lines = [line.partition("=") for line in filter(str.strip, text.splitlines())]
+    if wrong := next((name for name, equals, _ in lines if not (equals and name.strip())), None):
+        raise ValueError(
+            f"optim.arguments has the line {shown(wrong.strip())!r}; write a name and its value, like betas = [0.9, 0.99]."
+        )
+    return {name.strip(): argument(value.strip()) for name, _, value in lines}
+
+
+def _open_menu(choices: list[str]) -> Callable[..., gr.Dropdown]:
+    def build(**options: Any) -> gr.Dropdown:
+        return gr.Dropdown(choices, allow_custom_value=True, **options)
+
+    return build
 
 
 def _duration(text: str) -> int | str:

@@ -3,12 +3,14 @@
 A command-line library would validate in its own words; here a wrong value gets the same sentence everywhere.
 """
 
+import json
 import textwrap
 from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, get_origin
 
 from . import config as cfg
+from .settings import argument
 
 SETTINGS = {setting.name: setting for setting in cfg.settings()}
 
@@ -40,7 +42,7 @@ def _values(rest: list[str]) -> list[str]:
 
 
 def _read(setting: cfg.Setting, given: list[str]) -> Any:
-    """What pydantic is to validate: a list, a table from PATTERN=RANK words, or one word."""
+    """What pydantic is to validate: a list, a table from NAME=VALUE words, or one word."""
     kind = get_origin(setting.field.annotation)
     if kind is list:
         return given
@@ -55,11 +57,12 @@ def _read(setting: cfg.Setting, given: list[str]) -> Any:
     return None if given[0] == "auto" and setting.field.default is None else given[0]
 
 
-def _entry(setting: cfg.Setting, word: str) -> tuple[str, str]:
-    key, equals, value = word.rpartition("=")
+def _entry(setting: cfg.Setting, word: str) -> tuple[str, Any]:
+    ranks = setting.field.annotation == dict[str, int]
+    key, equals, value = word.rpartition("=") if ranks else word.partition("=")
     if not equals:
         raise ValueError(f"--{setting.name} takes NAME=VALUE, and {word!r} has no '='.")
-    return key, value
+    return key, value if ranks else argument(value)
 
 
 def help_text(default: cfg.TrainConfig) -> str:
@@ -89,6 +92,6 @@ def command(config: cfg.TrainConfig) -> list[str]:
     words: list[str] = []
     for name, value in cfg.differences(config).items():
         if isinstance(value, dict):
-            value = [f"{key}={rank}" for key, rank in value.items()]
+            value = [f"{key}={json.dumps(entry)}" for key, entry in value.items()]
         words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return words

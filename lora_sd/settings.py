@@ -3,13 +3,15 @@
 Validation, TOML, the command line, the form in the page and the docs all come from here; `config.py` works with them.
 """
 
+import json
 import re
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from .paths import shown
+from .paths import is_text, shown
 
 EVERY = re.compile(r"^(\d{1,9}|\d{1,9}(\.\d{1,9})?\s*%|\d{1,9}(\.\d{1,9})?\s*epochs?|off)$")
 MINUTES = re.compile(r"^(\d{1,9}(\.\d{1,9})?)\s*(min|minutes?)$")
@@ -20,6 +22,8 @@ PATHS = (
     "lora.start",
     "output.dir",
 )  # settings that name a place
+OPTIMIZERS = ("AdamW", "AdamW8bit", "Lion", "Adafactor", "Prodigy", "AdamWScheduleFree")
+CLASS = re.compile(r"^[A-Za-z_]\w{0,99}(\.[A-Za-z_]\w{0,99}){1,9}$", re.ASCII)
 MOST_RANK = 1024
 LONGEST_PATTERN = 200
 
@@ -59,9 +63,52 @@ def _above_min(value: int, info: ValidationInfo) -> int:
 AboveMin = Annotated[int, AfterValidator(_above_min)]
 
 
-def setting(default: Any, help: str, *, label: str, basic: bool = False, **limits: Any) -> Any:
-    """A field of the config: `help` is one plain sentence, `basic` ones are shown without opening Advanced."""
-    return Field(default, description=help, title=label, json_schema_extra={"basic": basic}, **limits)
+def _optimizer(name: str) -> str:
+    if name not in OPTIMIZERS and not CLASS.match(name):
+        raise ValueError(f"it must be {', '.join(OPTIMIZERS)}, or a package.Class such as torch.optim.RAdam")
+    return name
+
+
+def _arguments(values: dict[str, Any]) -> dict[str, Any]:
+    for name, value in values.items():
+        if not all(_is_simple(part) for part in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"{shown(name)!r} must be a number, true, false, a word, or a list of those")
+    return values
+
+
+def _is_simple(value: Any) -> bool:
+    return is_text(value) if isinstance(value, str) else isinstance(value, int | float) and abs(value) < 1e300
+
+
+Optimizer = Annotated[str, AfterValidator(_optimizer)]
+Arguments = Annotated[dict[str, Any], AfterValidator(_arguments)]
+Rates = Annotated[
+    list[Annotated[float, Field(gt=0, le=10)]],
+    BeforeValidator(lambda given: given if isinstance(given, list) else [given]),
+]
+
+
+def setting(
+    default: Any, help: str, *, label: str, basic: bool = False, choices: Sequence[str] = (), **limits: Any
+) -> Any:
+    """A field of the config: `help` is one plain sentence, `basic` ones are shown without opening Advanced.
+
+    `choices` are offered for a text that can be others, too.
+    """
+    extra = {"basic": basic, "choices": list(choices)}
+    return Field(default, description=help, title=label, json_schema_extra=extra, **limits)
+
+
+def argument(text: str) -> Any:
+    """A value as a person writes it in a line: a number, true, a list in brackets, or else a word.
+
+    >>> argument("0.9"), argument("[0.9, 0.99]"), argument("true"), argument("fast")
+    (0.9, [0.9, 0.99], True, 'fast')
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 class Section(BaseModel):
@@ -280,6 +327,22 @@ class OptimSettings(Section):
         label="Learning rate",
         gt=0,
         le=10,
+    )
+    text_encoder_rate: Rates = setting(
+        [],
+        "Learning rates of the text encoders, one for all or one each; that of the U-Net unless you set it.",
+        label="Text encoder rate",
+    )
+    optimizer: Optimizer = setting(
+        "AdamW",
+        "How steps follow from what was learned: AdamW is good for nearly everything, Prodigy finds its own rate (set learning rate 1), AdamW8bit and Adafactor need less memory.",
+        label="Optimizer",
+        choices=OPTIMIZERS,
+    )
+    arguments: Arguments = setting(
+        {},
+        "What else the optimizer is told, by its own names: {betas = [0.9, 0.99]}.",
+        label="Optimizer arguments",
     )
     steps: int = setting(
         1000, "How long to train, in updates of the LoRA.", label="Steps", basic=True, ge=1, le=1_000_000

@@ -65,6 +65,20 @@ def test_a_wrong_setting_gets_one_sentence(values, sentence):
     assert str(caught.value) == sentence
 
 
+def test_one_rate_of_text_encoders_stands_for_all_and_arguments_are_a_table():
+    text = "[optim]\ntext_encoder_rate = 5e-5\narguments = {betas = [0.9, 0.99], eps = 1e-8}"
+    config = cfg.parse(tomllib.loads(text))
+    assert config.optim.text_encoder_rate == [5e-5]
+    assert config.optim.arguments == {"betas": [0.9, 0.99], "eps": 1e-8}
+    assert cfg.parse(tomllib.loads(cfg.dumps(config))) == config
+
+
+@pytest.mark.parametrize("value", [{}, None, float("nan"), [[1]], "\ud800"])
+def test_an_argument_that_no_line_can_hold_is_refused(value):
+    with pytest.raises(ValueError, match=r"optim\.arguments is .*'it' must be a number, true, false, a word"):
+        cfg.parse({"optim": {"arguments": {"it": value}}})
+
+
 def test_a_renamed_setting_fails_with_its_new_name(monkeypatch):
     monkeypatch.setitem(cfg.RENAMED, "lora.dim", "lora.rank")
     with pytest.raises(ValueError, match=r"lora\.dim is now called lora\.rank"):

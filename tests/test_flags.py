@@ -26,6 +26,12 @@ def parse(text):
         ("--preview.prompts 'a cat' 'a dog' --seed 1", {"preview.prompts": ["a cat", "a dog"], "seed": 1}),
         ("--lora.ranks unet.mid_block.*=32 *.to_q=0", {"lora.ranks": {"unet.mid_block.*": 32, "*.to_q": 0}}),
         ("--lora.alpha auto", {}),
+        ("--optim.text_encoder_rate 5e-5", {"optim.text_encoder_rate": [5e-5]}),
+        ("--optim.text_encoder_rate 5e-5 1e-5", {"optim.text_encoder_rate": [5e-5, 1e-5]}),
+        (
+            "--optim.arguments betas=[0.9,0.99] decouple=true how=so=so",
+            {"optim.arguments": {"betas": [0.9, 0.99], "decouple": True, "how": "so=so"}},
+        ),
     ],
 )
 def test_flags_are_settings(text, changes):
@@ -42,6 +48,8 @@ def test_flags_are_settings(text, changes):
         ("--data.trigger two words", "--data.trigger takes one value, and 2 are given; put quotes"),
         ("--lora.ranks 8", "has no '='"),
         ("rank 8", "'rank' stands alone"),
+        ("--optim.optimizer Adam", "optim.optimizer is 'Adam'; it must be AdamW, AdamW8bit"),
+        ("--optim.text_encoder_rate 1 20", "optim.text_encoder_rate.1 is 20; it must be at most 10."),
         ("--lora.rank many", "lora.rank is 'many'"),
     ],
 )
@@ -63,8 +71,13 @@ words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
     every=st.sampled_from([0, 10, "10%", "2 epochs"]),
     alpha=st.none() | st.floats(0.001, 4096),
     ranks=st.dictionaries(st.sampled_from(["a=b.*", "*.to_q"]), st.integers(0, 9)),
+    argument=st.booleans()
+    | st.integers()
+    | st.floats(-1e9, 1e9)
+    | words
+    | st.lists(st.floats(0, 1), max_size=2),
 )
-def test_any_settings_survive_the_command_line(rank, text, prompts, every, alpha, ranks):
+def test_any_settings_survive_the_command_line(rank, text, prompts, every, alpha, ranks, argument):
     config = cfg.changed(
         DEFAULT,
         {
@@ -74,6 +87,7 @@ def test_any_settings_survive_the_command_line(rank, text, prompts, every, alpha
             "save.every": every,
             "lora.alpha": alpha,
             "lora.ranks": ranks,
+            "optim.arguments": {"it": argument},
             "lora.text_encoders": True,
         },
     )

@@ -21,6 +21,9 @@ CHANGES = {
     "lora.ranks": {"unet.mid_block.*": 4, "*.conv?": 0},
     "lora.text_encoders": True,
     "optim.learning_rate": 0.00025,
+    "optim.text_encoder_rate": [5e-5, 0.00001],
+    "optim.optimizer": "torch.optim.RAdam",
+    "optim.arguments": {"betas": [0.9, 0.99], "maximize": False, "way": "fast = fine"},
     "optim.warmup": "5%",
     "save.every": 50,
     "preview.every": "2 epochs",
@@ -77,6 +80,18 @@ def test_a_bad_value_is_one_sentence(name, value, sentence):
 def test_a_rank_line_that_is_none_is_shown_with_an_example():
     with pytest.raises(ValueError, match=r"'unet\.mid'; write a pattern and its rank"):
         form.read({"lora.ranks": "unet.mid"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("optim.arguments", "betas 0.9", "'betas 0.9'; write a name and its value"),
+        ("optim.text_encoder_rate", "1e-4 slow", "'slow' is no number"),
+    ],
+)
+def test_a_line_that_can_not_be_read_is_shown(name, text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        form.read({name: text})
 
 
 def test_an_emptied_number_is_asked_for():

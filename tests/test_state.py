@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from lora_sd.lora import layers
-from lora_sd.training import state
-from lora_sd.training.optim import adamw
+from lora_sd.training import optim, state
 from lora_sd.training.state import Progress
 from lora_sd.training.update import LossScale, Update
 from lora_sd.training.vector import Vector
@@ -20,7 +19,7 @@ def learner():
         parts = {"unet": torch.nn.Sequential(torch.nn.Linear(4, 4)).requires_grad_(False)}
         layers.inject(parts, {"unet.0": rank}, 1.0)
         vector = Vector((low_rank for _, low_rank in layers.low_ranks(parts)), torch.float32)
-        optimizer = adamw([vector.values], learning_rate=1e-2, weight_decay=0.0)
+        optimizer = optim.make("AdamW", [[vector.values]], learning_rate=1e-2, weight_decay=0.0)
         scale = LossScale(False, torch.device("cpu"))
         return SimpleNamespace(parts=parts, update=Update(vector, optimizer, max_grad_norm=0.0, scale=scale))
 

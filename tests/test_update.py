@@ -10,7 +10,11 @@ from lora_sd.training.update import LossScale, Update
 from lora_sd.training.vector import Vector
 
 
-def updater(seed=0, scaled=False, max_grad_norm=1.0, optimizer=optim.adamw):
+def adamw(parameters, **options):
+    return optim.make("AdamW", [parameters], **options)
+
+
+def updater(seed=0, scaled=False, max_grad_norm=1.0, optimizer=adamw):
     rng = torch.Generator().manual_seed(seed)
     pairs = [Pair(torch.randn(2, 5, generator=rng), torch.randn(3, 2, generator=rng), 2.0) for _ in range(3)]
     vector = Vector([LowRank("lora", pair) for pair in pairs], torch.float32)
@@ -49,7 +53,7 @@ def plain_sgd(parameters, *, learning_rate, weight_decay):
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9)
 
 
-@pytest.mark.parametrize("optimizer", [optim.adamw, plain_sgd])
+@pytest.mark.parametrize("optimizer", [adamw, plain_sgd])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing(optimizer, where):
     update = updater(optimizer=optimizer)

@@ -91,6 +91,7 @@ class Training:
     devices: int = 1
     accumulation: int = 1
     learning_rate: float = 0.0
+    encoder_rates: Mapping[str, float] = field(default_factory=dict)  # of text encoders with one of their own
     optimizer: str = (
         "torch.optim.adamw.AdamW"  # with its arguments: "torch.optim.adamw.AdamW(weight_decay=0.01)"
     )
@@ -139,7 +140,7 @@ def build(
         **_base(family, prediction, training),
         **_network(pairs, training),
         **_progress(training),
-        **_optimizer(training, trains_text=any(name.startswith("text_encoder") for name in pairs)),
+        **_optimizer(training, {name.partition(".")[0] for name in pairs}),
         **_noise_and_loss(training),
         **_data(training),
         **_modelspec(family, prediction, training),
@@ -211,11 +212,14 @@ def _progress(training: Training) -> dict[str, Any]:
     }
 
 
-def _optimizer(training: Training, trains_text: bool) -> dict[str, Any]:
+def _optimizer(training: Training, parts: set[str]) -> dict[str, Any]:
+    """`parts` are those that learn."""
+    encoders = sorted(part for part in parts if part.startswith("text_encoder"))
+    rates = [training.encoder_rates.get(part, training.learning_rate) for part in encoders]
     return {
         "ss_learning_rate": training.learning_rate,
-        "ss_unet_lr": training.learning_rate,
-        "ss_text_encoder_lr": training.learning_rate if trains_text else None,
+        "ss_unet_lr": training.learning_rate if "unet" in parts else None,
+        "ss_text_encoder_lr": rates if len(set(rates)) > 1 else next(iter(rates), None),
         "ss_optimizer": training.optimizer,
         "ss_lr_scheduler": training.schedule,
         "ss_lr_warmup_steps": training.warmup_steps,

@@ -10,6 +10,7 @@ from ..config import TrainConfig
 from ..lora import layers, metadata
 from ..models.family import Models
 from ..settings import LoraSettings
+from . import groups
 from .prepare import Dataset
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -30,6 +31,8 @@ def describe(
 ) -> dict[str, str]:
     """The header of the file of `step`. `held_out` counts pictures, `warmup` steps; times are seconds since 1970."""
     kind = type(optimizer)
+    arguments = {"weight_decay": config.optim.weight_decay, **config.optim.arguments}
+    listed = ",".join(f"{name}={value}" for name, value in arguments.items())  # as sd-scripts writes them
     told = metadata.Training(
         base=config.model.base,
         base_hashes=base_hashes,
@@ -47,7 +50,8 @@ def describe(
         batch_size=config.optim.batch_size,
         accumulation=config.optim.accumulation,
         learning_rate=config.optim.learning_rate,
-        optimizer=f"{kind.__module__}.{kind.__qualname__}(weight_decay={config.optim.weight_decay})",
+        encoder_rates=groups.encoder_rates(list(models.parts()), config.optim.text_encoder_rate),
+        optimizer=f"{kind.__module__}.{kind.__qualname__}({listed})",
         schedule=config.optim.schedule,
         warmup_steps=warmup,
         max_grad_norm=config.optim.max_grad_norm,

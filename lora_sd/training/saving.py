@@ -116,7 +116,8 @@ class Saver:
         """The state of a step, and with `lora` its LoRA file; told once both are complete."""
         path = self.path(progress.step)
         if lora:
-            self.write_lora(path, progress)
+            with self.update.averaged():
+                self.write_lora(path, progress)
         self.write_state(progress)
         if lora:
             relative = path.relative_to(self.folder).as_posix()

@@ -128,8 +128,18 @@ def restore(values: dict[str, Any], parts: dict[str, nn.Module], update: Update)
             mine[name].down.copy_(down)
             mine[name].up.copy_(up)
     update.vector.renew()
-    update.load_state_dict(values.get("update") or _of_matrices(values, update))
+    if fits(values, update):
+        update.load_state_dict(values.get("update") or _of_matrices(values, update))
+    else:
+        update.begin_anew()
     return progress_of(values)
+
+
+def fits(values: dict[str, Any], update: Update) -> bool:
+    """Whether the optimizer can go on with what it remembered; another one, or one of other groups, begins anew."""
+    if values.get("optimizer_name", "AdamW") != type(update.optimizer).__name__:
+        return False
+    return "update" not in values or update.fits(values["update"])
 
 
 def _of_matrices(values: dict[str, Any], update: Update) -> dict[str, Any]:

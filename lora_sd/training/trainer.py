@@ -12,15 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import config as cfg
 from .. import errors, run, signals
 from ..config import TrainConfig
 from ..events import Finished, OnEvent, Step
 from ..files import write_text
 from ..models import text
-from . import cadence, loop, memory, optim, prepare, previews, sameness, schedules, state
+from . import cadence, learning, loop, memory, prepare, previews, sameness, schedules, state
 from .description import PRECISIONS
 from .feed import Feed, feeds
 from .graph import Passes
@@ -30,7 +28,6 @@ from .noise import Noise
 from .ready import get_ready
 from .saving import Saver
 from .state import Progress
-from .update import LossScale, Update
 from .voice import Voice
 from .world import World
 
@@ -84,21 +81,7 @@ class Trainer:
     def set_up(self, saved: dict[str, Any] | None) -> None:
         """Make the optimizer, and go on from the run's saved state if there is one."""
         settings = self.config.optim
-        name = "AdamW8bit" if self.rung.small_optimizer else "AdamW"
-        optimizer = optim.OPTIMIZERS[saved.get("optimizer_name", "AdamW") if saved else name](
-            [self.ready.vector.values],
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
-        scale = LossScale(self.ready.models.dtype == torch.float16, self.ready.device)
-        self.update = Update(
-            self.ready.vector,
-            optimizer,
-            max_grad_norm=settings.max_grad_norm,
-            scale=scale,
-            plus_ratio=self.config.lora.plus_ratio,
-            max_norm=self.config.lora.max_norm,
-        )
+        self.update = learning.make_update(settings, self.config.lora, self.ready, saved, self.voice.note)
         per_epoch = max(1, self.ready.data.batches_per_epoch(settings.batch_size) // settings.accumulation)
         self.steps_of = functools.partial(cadence.steps_of, total=settings.steps, per_epoch=per_epoch)
         self.warmup = self.steps_of(settings.warmup)
@@ -114,6 +97,10 @@ class Trainer:
         self.world.wait()
 
     def restore(self, saved: dict[str, Any]) -> None:
+        if not state.fits(saved, self.update):
+            self.voice.note(
+                "The optimizer is another one, or has other groups; it begins without what the last one remembered."
+            )
         progress = state.restore(saved, self.ready.models.parts(), self.update)
         self.done, self.rate_factor, self.left_out = progress.step, progress.rate_factor, progress.left_out
         self.left_out_in_a_row = 0
@@ -351,7 +338,8 @@ class Trainer:
 
     def measure(self) -> float | None:
         """The held-out loss after the step that is done."""
-        loss = self.held_out.measure()
+        with self.update.averaged():
+            loss = self.held_out.measure()
         if warning := self.held_out.warning(self.done, loss):
             self.voice.note(warning)
         return loss
@@ -361,8 +349,9 @@ class Trainer:
             self.voice.say("training", f"Drawing previews of step {step}")
             settings = self.config.preview
             prompts = previews.prompts(settings, self.ready.data.captions())
-            for event in previews.draw(
-                self.ready.models, self.folder, step, prompts, settings, self.ready.device
-            ):
-                self.tell(event)
+            with self.update.averaged():
+                for event in previews.draw(
+                    self.ready.models, self.folder, step, prompts, settings, self.ready.device
+                ):
+                    self.tell(event)
             self.voice.say("training", "Training")

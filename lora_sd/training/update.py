@@ -4,6 +4,9 @@ Nothing here waits for the device. A step whose loss or gradient is not finite c
 the optimizer's memory.
 """
 
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +48,10 @@ class LossScale:
 
 
 class Update:
-    """One optimizer on a vector. Call it when the gradients of a step are complete."""
+    """One optimizer on a vector. Call it when the gradients of a step are complete.
+
+    `factors` are those of the optimizer's groups on the learning rate.
+    """
 
     def __init__(
         self,
@@ -54,10 +60,13 @@ class Update:
         *,
         max_grad_norm: float,
         scale: LossScale,
+        factors: Sequence[float] = (1.0,),
         plus_ratio: float = 1.0,
         max_norm: float = 0.0,
     ):
         self.vector, self.optimizer, self.max_grad_norm, self.scale = vector, optimizer, max_grad_norm, scale
+        self.factors = factors
+        self.unused = copy.deepcopy(optimizer.state_dict())
         self.max_norm = max_norm  # of each layer's update; 0 for none
         # how much further than the optimizer each number goes: `up` learns plus_ratio × faster (arXiv:2402.12354, section 4)
         self.further = None if plus_ratio == 1 else vector.spread(up=plus_ratio - 1)
@@ -73,7 +82,7 @@ class Update:
         bad = overflow | lost
         if self.max_grad_norm:
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        optim.set_rate(self.optimizer, learning_rate)
+        optim.set_rate(self.optimizer, learning_rate, self.factors)
         before = None if self.further is None else vector.values.clone()
         self._step(bad)
         if before is not None:
@@ -98,7 +107,35 @@ class Update:
         """A step broke off: what it left is dropped; if it was the first, the optimizer may be half made, too."""
         self.vector.sums.zero_()
         if done == 0:
-            self.optimizer.state.clear()
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """The optimizer remembers nothing."""
+        self.optimizer.load_state_dict(copy.deepcopy(self.unused))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For a while the weights are those to use: of an optimizer that averages, its average."""
+        if not optim.averages(self.optimizer):
+            yield
+            return
+        before = self.vector.values.detach().clone()  # its way back would leave rounding errors
+        self.optimizer.eval()
+        self.vector.renew()
+        try:
+            yield
+        finally:
+            self.optimizer.train()
+            self.vector.values.data.copy_(before)
+            self.vector.renew()
+
+    def fits(self, values: dict[str, Any]) -> bool:
+        """Whether the saved state of an optimizer can be this one's."""
+        mine, theirs = (
+            [len(group["params"]) for group in state["param_groups"]]
+            for state in (self.optimizer.state_dict(), values["optimizer"])
+        )
+        return mine == theirs
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scale": self.scale.state_dict()}

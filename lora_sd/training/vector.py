@@ -4,7 +4,8 @@ Each adapter's `down` and `up` are views of it. Under a half-precision base the 
 renewed once a step, so that no pass casts hundreds of small matrices.
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,35 @@ class Vector:
             views.append(flat[start : start + count].view(shape))
             start += _room(count)
         return views
+
+    def parameters(self, matrices: Sequence[int], *, apart: bool = False) -> list[nn.Parameter]:
+        """Some of the matrices, in order, for an optimizer: as few pieces of `values` as can be, or each in its shape if `apart`.
+
+        Whatever is done to them is done to `values`; their gradients are pieces of its gradient.
+        """
+        if not apart and len(matrices) == len(self.shapes):
+            return [self.values]
+
+        def pieces(flat: Tensor) -> list[Tensor]:
+            if apart:
+                views = self.split(flat)
+                return [views[place] for place in matrices]
+            return [flat[start:end] for start, end in self._stretches(matrices)]
+
+        found = [nn.Parameter(piece) for piece in pieces(self.values.data)]
+        for parameter, gradient in zip(found, pieces(self.gradient), strict=True):
+            parameter.grad = gradient
+        return found
+
+    def _stretches(self, matrices: Sequence[int]) -> list[tuple[int, int]]:
+        """(start, end) of the fewest pieces of the vector that hold these matrices."""
+        starts = [0, *itertools.accumulate(_room(torch.Size(shape).numel()) for shape in self.shapes)]
+        found: list[tuple[int, int]] = []
+        for place in matrices:
+            joins = bool(found) and found[-1][1] == starts[place]
+            start = found.pop()[0] if joins else starts[place]
+            found.append((start, starts[place + 1]))
+        return found
 
     @property
     def gradient(self) -> Tensor:
