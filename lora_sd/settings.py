@@ -109,6 +109,18 @@ class DataSettings(Section):
         "Where captions come from: caption files beside the pictures, or the pictures' file names.",
         label="Captions from",
     )
+    flip: bool = setting(
+        False,
+        "Show pictures mirrored half of the time; not for writing, or faces and things whose sides differ.",
+        label="Mirror",
+    )
+    crops: int = setting(
+        1,
+        "How many parts of a picture that is longer than its training size are shown in turn; 1 is the middle only.",
+        label="Crops",
+        ge=1,
+        le=64,
+    )
     on_bad_image: Literal["stop", "skip"] = setting(
         "stop",
         "What to do about a picture that can't be read: stop and name it, or train without it.",

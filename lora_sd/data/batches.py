@@ -84,6 +84,10 @@ def collate(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Batch
         mean=torch.stack(means),
         std=torch.stack(stds),
         captions=[example.caption for example, _ in items],
-        sizes=torch.tensor([fit.time_ids(example.size) for example, fit in items], dtype=torch.float32),
+        sizes=torch.tensor([_time_ids(*item) for item in items], dtype=torch.float32),
         weights=torch.tensor([example.weight for example, _ in items]),
     )
+
+
+def _time_ids(example: Example, fit: Fit) -> tuple[int, ...]:
+    return (fit.mirrored() if example.flipped else fit).time_ids(example.size)

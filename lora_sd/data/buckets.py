@@ -3,6 +3,7 @@
 A picture is enlarged or reduced until it covers its bucket, then cropped at the centre.
 """
 
+import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -21,6 +22,16 @@ class Fit(NamedTuple):
     def cropped_away(self) -> float:
         """Share of the picture's area that is not seen in training, 0 to 1."""
         return 1 - (self.bucket[0] * self.bucket[1]) / (self.resized[0] * self.resized[1])
+
+    def mirrored(self) -> "Fit":
+        """Where the same crop lies in the mirrored picture."""
+        (w, _), (resized_w, _), (left, top) = self
+        return self._replace(crop=(resized_w - w - left, top))
+
+    def elsewhere(self, rng: random.Random) -> "Fit":
+        """The crop at another place, any of them as likely."""
+        (w, h), (resized_w, resized_h), _ = self
+        return self._replace(crop=(rng.randint(0, resized_w - w), rng.randint(0, resized_h - h)))
 
     def time_ids(self, original_size: Size) -> tuple[int, int, int, int, int, int]:
         """SDXL's size conditions: original h, w, the crop that was really applied as top, left, target h, w."""

@@ -41,7 +41,7 @@ class LatentCache:
         self.vae = vae
         self.identity = identity(vae)
         self.digests = Remembered(folder / "pictures.json", store.file_digest)
-        self.paths: dict[tuple[Path, Fit], Path] = {}  # as the pictures were when they were filled in
+        self.paths: dict[tuple[Path, Fit, bool], Path] = {}  # as the pictures were when they were filled in
         self.shelf = store.Shelf(store.memory_to_keep() if keep is None else keep, ("mean", "std"))
         self.pixels_at_once = PIXELS_AT_ONCE
 
@@ -71,7 +71,7 @@ class LatentCache:
             number, item = numbered
             path = self._path(item)  # of others' pictures, too: this process will load them
             known = number % share[1] != share[0] or self.shelf.has(path)
-            return Prepared(item, item[1].bucket, None if known else images.load(item[0].path, item[1]))
+            return Prepared(item, item[1].bucket, None if known else pixels(item))
 
         in_buckets = enumerate(sorted(items, key=lambda item: item[1].bucket))
         missing = [(number, item) for number, item in in_buckets if not self._is_there(item)]
@@ -88,7 +88,7 @@ class LatentCache:
         """
         path = self._path((example, fit))
         if (found := self.shelf.read(path)) is None:
-            self._write(self._encode([(example, fit)], [images.load(example.path, fit)]))
+            self._write(self._encode([(example, fit)], [pixels((example, fit))]))
             found = self.shelf.read(path)
         return found["mean"], found["std"]
 
@@ -98,9 +98,10 @@ class LatentCache:
 
     def _path(self, item: Item) -> Path:
         example, fit = item
-        known = (example.path, fit)
+        known = (example.path, fit, example.flipped)
         if known not in self.paths:
-            key = store.digest(VERSION, self.digests[example.path], repr(tuple(fit)), self.identity)
+            parts = [VERSION, self.digests[example.path], repr(tuple(fit)), self.identity]
+            key = store.digest(*parts, *(["flipped"] if example.flipped else []))
             self.paths[known] = self.folder / key[:2] / f"{key}.bin"
         return self.paths[known]
 
@@ -145,6 +146,12 @@ class LatentCache:
             )
         for item, (mean, std) in zip(items, moments, strict=True):
             self.shelf.write(self._path(item), {"mean": mean.clone(), "std": std.clone()})
+
+
+def pixels(item: Item) -> Tensor:
+    """What of a picture is seen: (3, H, W) float32 in [-1, 1]."""
+    example, fit = item
+    return images.load(example.path, fit, flipped=example.flipped)
 
 
 class TextCache:

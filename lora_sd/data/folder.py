@@ -36,6 +36,8 @@ class Example:
     repeats: int = 1  # how often it counts in an epoch
     weight: float = 1.0  # factor of its loss
     mask: Path | None = None
+    flip: bool = False  # whether it may be shown mirrored
+    flipped: bool = False  # whether it is
 
 
 class Found(NamedTuple):

@@ -104,15 +104,16 @@ def _orientation(image: Image.Image) -> int:
     return value if value in TURNS else 1
 
 
-def load(path: Path, fit: Fit) -> "Tensor":
-    """The picture in its bucket: (3, H, W) float32 in [-1, 1]."""
+def load(path: Path, fit: Fit, *, flipped: bool = False) -> "Tensor":
+    """The picture in its bucket, which then may be `flipped`: (3, H, W) float32 in [-1, 1]."""
     import torch
 
     left, top = fit.crop
     w, h = fit.bucket
     picture = rgb(path).resize(fit.resized, Image.Resampling.LANCZOS).crop((left, top, left + w, top + h))
     pixels = torch.from_numpy(np.array(picture))  # (H, W, 3)
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+    pixels = pixels.permute(2, 0, 1).float() / 127.5 - 1
+    return pixels.flip(-1) if flipped else pixels
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

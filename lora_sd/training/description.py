@@ -64,6 +64,8 @@ def describe(
 def _options(data: Dataset) -> dict[str, Any]:
     """What was done to captions and pictures, by sd-scripts' names."""
     return {
+        "ss_flip_aug": any(example.flip for example in data.examples),
+        "ss_random_crop": data.crops > 1,
         "ss_shuffle_caption": data.wording.shuffle,
         "ss_keep_tokens": data.wording.keep,
         "ss_caption_dropout_rate": data.wording.dropout,

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class Dataset:
     latents: LatentCache
     wording: Wording = AS_IT_IS
     seed: int = 0
+    crops: int = 1  # of each picture
 
     @property
     def _buckets(self) -> list[buckets.Size]:
@@ -79,8 +81,20 @@ class Dataset:
         return batches.collate(list(map(self.view, indices, numbers)), self.latents)
 
     def view(self, index: int, shown: int | None) -> cache.Item:
-        """A picture as it is looked at."""
-        return replace(self.examples[index], caption=self.text(index, shown)), self.fits[index]
+        """A picture that was `shown` so often before, as it is looked at; without it nothing is left to chance."""
+        views = self.views(index)
+        which = (
+            0 if shown is None else random.Random(f"{self.seed}/{index}/view/{shown}").randrange(len(views))
+        )
+        example, fit = views[which]
+        return replace(example, caption=self.text(index, shown)), fit
+
+    def views(self, index: int) -> list[cache.Item]:
+        """All that may be seen of a picture: at first the centre, then other crops of it, each also mirrored if it may be."""
+        example, fit = self.examples[index], self.fits[index]
+        rng = random.Random(f"{self.seed}/{example.path.name}")
+        fits = dict.fromkeys([fit, *(fit.elsewhere(rng) for _ in range(self.crops - 1))])
+        return [(replace(example, flipped=flipped), fit) for fit in fits for flipped in (False, True)[: 1 + example.flip]]
 
     def text(self, index: int, shown: int | None = None) -> str:
         """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
@@ -168,7 +182,7 @@ def _find_in(
         on_note(f"Training without {path.name}: {why}")
     for note in found.notes:
         on_note(note)
-    return found.examples
+    return [replace(example, flip=data.flip) for example in found.examples]
 
 
 def prepare(
@@ -179,6 +193,7 @@ def prepare(
     *,
     wording: Wording = AS_IT_IS,
     seed: int = 0,
+    crops: int = 1,
     on_progress: OnProgress | None = None,
     world: World = ALONE,
 ) -> Dataset:
@@ -186,10 +201,11 @@ def prepare(
     step = buckets.step_for(resolution, models.family.bucket_step)
     sizes = buckets.make_buckets(resolution, step=step)
     fits = [buckets.fit(example.size, buckets.nearest(example.size, sizes)) for example in examples]
-    latents = LatentCache(folder, models.vae)
-    latents.fill(list(zip(examples, fits, strict=True)), on_progress=on_progress, share=world.here)
+    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), wording, seed, crops)
+    views = [view for index in range(len(examples)) for view in dataset.views(index)]
+    dataset.latents.fill(views, on_progress=on_progress, share=world.here)
     world.wait()
-    return Dataset(examples, fits, latents, wording, seed)
+    return dataset
 
 
 def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:

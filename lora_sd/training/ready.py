@@ -6,7 +6,7 @@ Everything is loaded on the CPU; each part of the model is on the card only whil
 import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -78,11 +78,17 @@ def get_ready(
         folder=run.home() / "cache",
         wording=prepare.wording(config.captions, config.data.trigger),
         seed=config.seed,
+        crops=config.data.crops,
         world=world,
     )
     with memory.on_device(models, device, "vae"):
         data = encoded(train_on, encode, voice, "Preparing picture")
-        apart = encoded(held_out, encode, voice, "Preparing held-out picture") if held_out else None
+        plain = functools.partial(encode, crops=1)
+        apart = (
+            encoded([replace(e, flip=False) for e in held_out], plain, voice, "Preparing held-out picture")
+            if held_out
+            else None
+        )
     modules = inject(models, config.lora, config.seed, ranks, voice.note)
     batches = config.optim.steps * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
