@@ -16,6 +16,7 @@ MINUTES = re.compile(r"^(\d{1,9}(\.\d{1,9})?)\s*(min|minutes?)$")
 PATHS = (
     "model.base",
     "data.images",
+    "data.masks",
     "validate.images",
     "lora.start",
     "output.dir",
@@ -120,6 +121,16 @@ class DataSettings(Section):
         label="Crops",
         ge=1,
         le=64,
+    )
+    masks: str = setting(
+        "",
+        "A folder of masks named as the pictures: what is white is learned, what is black is not.",
+        label="Masks",
+    )
+    alpha_mask: bool = setting(
+        False,
+        "Learn nothing from the transparent parts of pictures, such as cut-outs.",
+        label="Transparency is a mask",
     )
     on_bad_image: Literal["stop", "skip"] = setting(
         "stop",

@@ -17,6 +17,7 @@ def batch(count, seed=0):
         captions=["a" * (index + 1) for index in range(count)],
         sizes=torch.arange(count).float()[:, None].expand(count, 6),
         weights=torch.rand(count, generator=rng),
+        masks=torch.rand(count, 1, 8, 8, generator=rng),
     )
 
 
@@ -34,7 +35,7 @@ def test_the_parts_of_two_processes_are_the_whole():
     whole = batch(5)
     [alone] = made([some(whole, list(range(5)))])
     [first], [second] = made([some(whole, [0, 2, 4])]), made([some(whole, [1, 3])])
-    for name in ("latents", "noise", "t", "sizes", "shares"):
+    for name in ("latents", "noise", "t", "sizes", "shares", "masks"):
         joined = torch.cat([getattr(first, name), getattr(second, name)])
         assert torch.equal(joined[[0, 3, 1, 4, 2]], getattr(alone, name))
 

@@ -40,6 +40,7 @@ OURS = {
     "lora_sd.data.store": "remembered",
     "lora_sd.data.images": "data.buckets paths",
     "lora_sd.data.folder": "data.captions data.images data.buckets paths remembered",
+    "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.models": "models errors paths",
     "lora_sd.models.find": "models.header models.safetensors_file paths run",  # for the folder of our own models
     "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered __version__",

@@ -35,13 +35,16 @@ class Feed(NamedTuple):
     sizes: Tensor  # (B, 6)
     shares: Tensor  # (B,) of each example in the step's mean loss: weight / examples in the step
     text: tuple[Tensor, ...]  # as Text.tensors gives it
+    masks: Tensor | None = None  # (B, 1, H/8, W/8) as in a Batch
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return (*self[:-1], *self.text)
+        masks = () if self.masks is None else (self.masks,)
+        return (*self[:5], *self.text, *masks)
 
     def to(self, device: torch.device) -> "Feed":
-        moved = [tensor.to(device) for tensor in self[:-1]]
-        return Feed(*moved, tuple(tensor.to(device) for tensor in self.text))
+        moved = [tensor.to(device) for tensor in self[:5]]
+        text = tuple(tensor.to(device) for tensor in self.text)
+        return Feed(*moved, text, None if self.masks is None else self.masks.to(device))
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -66,5 +69,6 @@ def feeds(parts: Iterable[Part], text: Text, *, seed: int, step: int, num_timest
                 sizes=part.batch.sizes,
                 shares=part.batch.weights / total,
                 text=text.tensors(part.batch.captions),
+                masks=part.batch.masks,
             )
         first += part.count

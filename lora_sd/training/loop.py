@@ -34,7 +34,7 @@ def forward_backward(
 ) -> None:
     """Add the feed's loss, and its gradient times `scale`, to the sums of the step."""
     vector.clear()
-    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes)
+    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes, feed.masks)
     losses = denoising_loss(models, inputs, feed.t, feed.noise, min_snr=min_snr)
     loss = (losses * feed.shares).sum()
     (loss * scale.factor).backward()

@@ -16,6 +16,7 @@ class Inputs(NamedTuple):
     latents: Tensor  # (B, 4, H/8, W/8), scaled
     conditioning: Conditioning
     sizes: Tensor  # (B, 6)
+    masks: Tensor | None = None  # (B, 1, H/8, W/8) in [0, 1]; None to learn all of the pictures
 
 
 def denoising_loss(
@@ -26,10 +27,18 @@ def denoising_loss(
     noisy = diffusion.add_noise(inputs.latents, noise, alpha_bar)
     prediction = models.predict(noisy.to(models.dtype), t, inputs.conditioning, inputs.sizes)
     target = diffusion.target(inputs.latents, noise, alpha_bar, models.prediction)
-    loss = (prediction.float() - target.float()).square().mean((1, 2, 3))
+    loss = mean((prediction.float() - target.float()).square(), inputs.masks)
     if min_snr:
         loss = loss * diffusion.min_snr_weight(alpha_bar, min_snr, models.prediction)
     return loss
+
+
+def mean(errors: Tensor, masks: Tensor | None) -> Tensor:
+    """The mean of each example's `errors` (B, C, H, W) over what its mask (B, 1, H, W) covers, however little: (B,)."""
+    if masks is None:
+        return errors.mean((1, 2, 3))
+    covered = masks.expand_as(errors).sum((1, 2, 3))
+    return (errors * masks).sum((1, 2, 3)) / covered.clamp(min=1e-6)  # 0 for a mask that covers nothing
 
 
 HELD_OUT_T = (100, 300, 500, 700, 900)
@@ -59,7 +68,9 @@ def _held_out_loss(models: Models, inputs: Inputs, rng: torch.Generator, at_once
     return torch.cat(losses).mean().item()
 
 
-def _repeat(part: Tensor | Conditioning, times: int) -> Tensor | Conditioning:
+def _repeat(part: Tensor | Conditioning | None, times: int) -> Tensor | Conditioning | None:
+    if part is None:
+        return None
     if isinstance(part, Conditioning):
-        return Conditioning(*(None if x is None else _repeat(x, times) for x in part))
+        return Conditioning(*(_repeat(x, times) for x in part))
     return part.expand(times, *part.shape[1:])

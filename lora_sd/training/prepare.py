@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..data import batches, buckets, cache, variants
+from ..data import batches, buckets, cache, masks, variants
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
 from ..data.folder import Example, find_examples
@@ -94,7 +94,11 @@ class Dataset:
         example, fit = self.examples[index], self.fits[index]
         rng = random.Random(f"{self.seed}/{example.path.name}")
         fits = dict.fromkeys([fit, *(fit.elsewhere(rng) for _ in range(self.crops - 1))])
-        return [(replace(example, flipped=flipped), fit) for fit in fits for flipped in (False, True)[: 1 + example.flip]]
+        return [
+            (replace(example, flipped=flipped), fit)
+            for fit in fits
+            for flipped in (False, True)[: 1 + example.flip]
+        ]
 
     def text(self, index: int, shown: int | None = None) -> str:
         """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
@@ -162,6 +166,8 @@ def find(
     if not data.images:
         raise ValueError("data.images is not set; give the folder of pictures to learn from.")
     found = _find_in(data.images, data, lines, on_note, memory)
+    if data.masks:
+        found = masks.with_masks(found, data.masks, on_note)
     if held_out.images:
         return found, _find_in(held_out.images, data, lines, on_note, memory)
     return split(found, held_out.split, seed)
@@ -182,7 +188,8 @@ def _find_in(
         on_note(f"Training without {path.name}: {why}")
     for note in found.notes:
         on_note(note)
-    return [replace(example, flip=data.flip) for example in found.examples]
+    examples = [replace(example, flip=data.flip) for example in found.examples]
+    return [replace(example, mask=example.path) for example in examples] if data.alpha_mask else examples
 
 
 def prepare(
@@ -229,10 +236,9 @@ def held_out_inputs(
     for index in indices:
         batch = dataset.batch([index])
         states = tuple(tensor.to(models.device) for tensor in text.tensors(batch.captions))
-        yield (
-            index,
-            Inputs(batch.mean.to(models.device), text.conditioning(states), batch.sizes.to(models.device)),
-        )
+        mean, sizes = batch.mean.to(models.device), batch.sizes.to(models.device)
+        covered = None if batch.masks is None else batch.masks.to(models.device)
+        yield index, Inputs(mean, text.conditioning(states), sizes, covered)
 
 
 def cached_text(

@@ -8,13 +8,14 @@ from typing import Any
 
 from .. import config as cfg
 from ..data.buckets import listed
+from ..data.folder import Example
 from ..run import write_text
 from .prepare import Dataset
 
 NAME = "began.json"
 # Settings that change no number, or only through the pictures and the model, which are compared themselves.
 NEUTRAL = (
-    "version model.base data.images data.on_bad_image lora.start optim.steps machine.device machine.memory machine.cuda_graph "
+    "version model.base data.images data.masks data.on_bad_image lora.start optim.steps machine.device machine.memory machine.cuda_graph "
     "output. save. preview. validate."
 ).split()
 Facts = dict[str, Any]
@@ -54,12 +55,17 @@ def facts(config: cfg.TrainConfig, data: Dataset, base: str, precision: str) -> 
             example.path.relative_to(root).as_posix(),
             data.latents.digests[example.path],
             example.caption,
-            [example.repeats, example.weight, fit],
+            [example.repeats, example.weight, fit, *_mask(example, data)],
         ]
         for example, fit in zip(data.examples, data.fits, strict=True)
     ]
     found = {"settings": mathematics(config), "precision": precision, "base": base, "pictures": pictures}
     return json.loads(json.dumps(found))
+
+
+def _mask(example: Example, data: Dataset) -> list[str]:
+    """A mask of its own by its content; that of a run before there were any is as if it had none."""
+    return [data.latents.digests[example.mask]] if example.mask and example.mask != example.path else []
 
 
 def write(folder: Path, now: Facts) -> None:
@@ -107,7 +113,7 @@ def picture_differences(before: list[list[Any]], now: list[list[Any]]) -> list[s
         "new": [name for name in new if name not in old],
         "another picture": [name for name in both if old[name][0] != new[name][0]],
         "captioned otherwise": [name for name in both if old[name][1] != new[name][1]],
-        "counted or cropped otherwise": [name for name in both if old[name][2] != new[name][2]],
+        "counted, cropped or masked otherwise": [name for name in both if old[name][2] != new[name][2]],
     }
     said = [
         f"{listed(names)} {'is' if len(names) == 1 else 'are'} {what}"
