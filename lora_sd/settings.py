@@ -17,6 +17,7 @@ PATHS = (
     "model.base",
     "data.images",
     "data.masks",
+    "data.regularisation",
     "validate.images",
     "lora.start",
     "output.dir",
@@ -121,6 +122,23 @@ class DataSettings(Section):
         label="Crops",
         ge=1,
         le=64,
+    )
+    regularisation: str = setting(
+        "",
+        "A folder of pictures of what your subject is one of, so that the base model does not forget it; as many are shown as of yours.",
+        label="Regularisation pictures",
+    )
+    regularisation_caption: str = setting(
+        "",
+        'What regularisation pictures show, as in "a cat"; put in front of every caption of theirs without it.',
+        label="Regularisation caption",
+    )
+    regularisation_weight: float = setting(
+        1.0,
+        "How much regularisation pictures count beside yours.",
+        label="Regularisation weight",
+        ge=0,
+        le=10,
     )
     masks: str = setting(
         "",

@@ -39,7 +39,7 @@ OURS = {
     "lora_sd.remembered": "",
     "lora_sd.data.store": "remembered",
     "lora_sd.data.images": "data.buckets paths",
-    "lora_sd.data.folder": "data.captions data.images data.buckets paths remembered",
+    "lora_sd.data.folder": "data.captions data.images data.buckets data.variants paths remembered",
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.models": "models errors paths",
     "lora_sd.models.find": "models.header models.safetensors_file paths run",  # for the folder of our own models

@@ -1,6 +1,5 @@
 """Masks from a folder: pictures in black and white, each named as the one that it is for, that say what is learned of it."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from ..paths import shown, typed
 from . import captions, images
 from .buckets import listed
-from .folder import SUFFIXES, Example
+from .folder import SUFFIXES, Example, names
 
 SAME_SHAPE = 0.02  # relative difference of aspect ratios that rounding may make
 
@@ -22,8 +21,10 @@ def with_masks(examples: list[Example], folder: str, on_note: Callable[[str], No
     if not root.is_dir():
         raise ValueError(f"data.masks is {shown(root)}, and there is no such folder; check its spelling.")
     found = _masks(root)
-    base = Path(os.path.commonpath([example.path.parent for example in examples]))
-    masked = [replace(example, mask=_of(example.path, base, found)) for example in examples]
+    masked = [
+        replace(example, mask=_of(Path(name), found))
+        for name, example in zip(names(examples), examples, strict=True)
+    ]
     without = [shown(example.path.name) for example in masked if example.mask is None]
     if len(without) == len(masked):
         raise ValueError(
@@ -43,9 +44,9 @@ def _masks(root: Path) -> dict[str, Path]:
     return {captions.name_of(path.relative_to(root).with_suffix("")): path for path in files}
 
 
-def _of(picture: Path, base: Path, masks: dict[str, Path]) -> Path | None:
-    names = (picture.relative_to(base).with_suffix(""), Path(picture.stem))
-    return next((masks[name] for name in map(captions.name_of, names) if name in masks), None)
+def _of(picture: Path, masks: dict[str, Path]) -> Path | None:
+    known = map(captions.name_of, (picture.with_suffix(""), Path(picture.stem)))
+    return next((masks[name] for name in known if name in masks), None)
 
 
 def _check(example: Example) -> None:

@@ -4,20 +4,16 @@ import functools
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from ..data import batches, buckets, cache, masks, variants
+from ..data import batches, buckets, cache, variants
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
-from ..data.folder import Example, find_examples
-from ..data.variants import AS_IT_IS, Wording
+from ..data.folder import Example
 from ..models import text
 from ..models.family import Conditioning, Models
-from ..settings import CaptionSettings, DataSettings, ValidateSettings
 from .feed import Part, Text
 from .loss import Inputs
 from .world import World
@@ -32,7 +28,6 @@ class Dataset:
     examples: list[Example]
     fits: list[Fit]
     latents: LatentCache
-    wording: Wording = AS_IT_IS
     seed: int = 0
     crops: int = 1  # of each picture
 
@@ -102,11 +97,11 @@ class Dataset:
 
     def text(self, index: int, shown: int | None = None) -> str:
         """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
-        caption = self.examples[index].caption
+        example = self.examples[index]
         if shown is None:
-            return variants.text(caption, self.wording)
+            return variants.text(example.caption, example.wording)
         most = variants.num_variants(len(self.examples))
-        return variants.drawn(caption, self.wording, self.seed, index, shown, most)
+        return variants.drawn(example.caption, example.wording, self.seed, index, shown, most)
 
     def bucket_counts(self) -> dict[buckets.Size, int]:
         """Pictures of each bucket in an epoch."""
@@ -122,74 +117,22 @@ class Dataset:
         )
 
     def captions(self) -> list[str]:
-        """Every caption once, nothing in it left to chance."""
-        return list(dict.fromkeys(map(self.text, range(len(self.examples)))))
+        """Every caption of what is to be learned once, nothing in it left to chance."""
+        subjects = [index for index, example in enumerate(self.examples) if not example.prior]
+        return list(dict.fromkeys(map(self.text, subjects)))
 
     def texts(self, num_batches: int, batch_size: int) -> list[str]:
         """Every text that so many batches show, once: of those that chance draws, at most variants.MOST_TEXTS."""
         epochs = -(-num_batches // self.batches_per_epoch(batch_size))
         most = variants.num_variants(len(self.examples))
-        found = dict.fromkeys([""] if self.wording.dropout else [])
+        found = dict.fromkeys([""] if any(example.wording.dropout for example in self.examples) else [])
         for index, example in enumerate(self.examples):
-            times = min(epochs * example.repeats, most) if self.wording.varies(example.caption) else 1
+            caption, wording = example.caption, example.wording
+            times = min(epochs * example.repeats, most) if wording.varies(caption) else 1
             found |= dict.fromkeys(
-                variants.variant(example.caption, self.wording, self.seed, index, number)
-                for number in range(times)
+                variants.variant(caption, wording, self.seed, index, number) for number in range(times)
             )
         return list(found)
-
-
-def wording(settings: CaptionSettings, trigger: str) -> Wording:
-    return Wording(
-        prefix=settings.prefix,
-        suffix=settings.suffix,
-        shuffle=settings.shuffle,
-        keep=int(bool(trigger.strip())) if settings.keep is None else settings.keep,
-        separator=settings.keep_separator.strip(),
-        tag_dropout=settings.tag_dropout,
-        dropout=settings.dropout,
-        wildcards=settings.wildcards,
-        trigger=trigger,
-    )
-
-
-def find(
-    data: DataSettings,
-    held_out: ValidateSettings,
-    seed: int,
-    *,
-    lines: bool = False,
-    on_note: Callable[[str], None],
-    memory: Path | None = None,
-) -> tuple[list[Example], list[Example]]:
-    """The pictures to train on and those to hold out; in the file `memory` it is remembered which are good."""
-    if not data.images:
-        raise ValueError("data.images is not set; give the folder of pictures to learn from.")
-    found = _find_in(data.images, data, lines, on_note, memory)
-    if data.masks:
-        found = masks.with_masks(found, data.masks, on_note)
-    if held_out.images:
-        return found, _find_in(held_out.images, data, lines, on_note, memory)
-    return split(found, held_out.split, seed)
-
-
-def _find_in(
-    images: str, data: DataSettings, lines: bool, on_note: Callable[[str], None], memory: Path | None
-) -> list[Example]:
-    found = find_examples(
-        images,
-        trigger=data.trigger,
-        captions=data.captions,
-        lines=lines,
-        on_bad_image=data.on_bad_image,
-        memory=memory,
-    )
-    for path, why in found.skipped:
-        on_note(f"Training without {path.name}: {why}")
-    for note in found.notes:
-        on_note(note)
-    examples = [replace(example, flip=data.flip) for example in found.examples]
-    return [replace(example, mask=example.path) for example in examples] if data.alpha_mask else examples
 
 
 def prepare(
@@ -198,7 +141,6 @@ def prepare(
     resolution: int,
     folder: Path,
     *,
-    wording: Wording = AS_IT_IS,
     seed: int = 0,
     crops: int = 1,
     on_progress: OnProgress | None = None,
@@ -208,25 +150,11 @@ def prepare(
     step = buckets.step_for(resolution, models.family.bucket_step)
     sizes = buckets.make_buckets(resolution, step=step)
     fits = [buckets.fit(example.size, buckets.nearest(example.size, sizes)) for example in examples]
-    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), wording, seed, crops)
+    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops)
     views = [view for index in range(len(examples)) for view in dataset.views(index)]
     dataset.latents.fill(views, on_progress=on_progress, share=world.here)
     world.wait()
     return dataset
-
-
-def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(to train on, to hold out): at least one of each where `share` is not 0; which ones is a function of `seed`."""
-    count = min(len(examples) - 1, max(1, round(share * len(examples)))) if share else 0
-    if share and count < 1:
-        raise ValueError(
-            f"validate.split is {share:g} of {len(examples)} picture; add pictures or set it to 0."
-        )
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = set(order[:count])
-    return [e for i, e in enumerate(examples) if i not in held], [
-        e for i, e in enumerate(examples) if i in held
-    ]
 
 
 def held_out_inputs(

@@ -20,7 +20,7 @@ from ..models import fast
 from ..models.family import Models
 from ..models.load import load
 from ..settings import LoraSettings, TrainConfig
-from . import memory, prepare
+from . import examples, memory, prepare
 from .feed import Text
 from .prepare import Dataset
 from .vector import Vector
@@ -54,13 +54,8 @@ def get_ready(
     """
     voice.say("starting", "Looking at the pictures")
     good = run.home() / "cache" / "good.json"
-    train_on, held_out = prepare.find(
-        config.data,
-        config.validate,
-        config.seed,
-        lines=config.captions.lines,
-        on_note=voice.note,
-        memory=good,
+    train_on, held_out = examples.find(
+        config.data, config.captions, config.validate, config.seed, on_note=voice.note, memory=good
     )
     voice.say("starting", f"Loading {Path(config.model.base).name}")
     device, dtype = hardware.choose(config.machine.device, config.machine.precision)
@@ -76,7 +71,6 @@ def get_ready(
         models=models,
         resolution=resolution,
         folder=run.home() / "cache",
-        wording=prepare.wording(config.captions, config.data.trigger),
         seed=config.seed,
         crops=config.data.crops,
         world=world,
@@ -99,9 +93,9 @@ def get_ready(
     return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector)
 
 
-def encoded(examples: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:
+def encoded(pictures: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:
     """The pictures as latents; `words` say what is being counted."""
-    dataset = encode(examples, on_progress=voice.progress("caching", words))
+    dataset = encode(pictures, on_progress=voice.progress("caching", words))
     for note in dataset.notes():
         voice.note(note)
     return dataset

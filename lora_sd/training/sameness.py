@@ -1,21 +1,20 @@
 """What the numbers of a run depend on, kept beside its states, so that a resume never goes on with others in silence."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import config as cfg
 from ..data.buckets import listed
-from ..data.folder import Example
+from ..data.folder import Example, names
 from ..run import write_text
 from .prepare import Dataset
 
 NAME = "began.json"
 # Settings that change no number, or only through the pictures and the model, which are compared themselves.
 NEUTRAL = (
-    "version model.base data.images data.masks data.on_bad_image lora.start optim.steps machine.device machine.memory machine.cuda_graph "
+    "version model.base data.images data.masks data.regularisation data.on_bad_image lora.start optim.steps machine.device machine.memory machine.cuda_graph "
     "output. save. preview. validate."
 ).split()
 Facts = dict[str, Any]
@@ -48,16 +47,14 @@ def mathematics(config: cfg.TrainConfig) -> dict[str, Any]:
 
 def facts(config: cfg.TrainConfig, data: Dataset, base: str, precision: str) -> Facts:
     """Everything as JSON keeps it. `base` is the identity of the base model in that number format."""
-    folders = [str(example.path.parent) for example in data.examples]
-    root = os.path.commonpath(folders)
     pictures = [
         [
-            example.path.relative_to(root).as_posix(),
+            name,
             data.latents.digests[example.path],
             example.caption,
             [example.repeats, example.weight, fit, *_mask(example, data)],
         ]
-        for example, fit in zip(data.examples, data.fits, strict=True)
+        for name, example, fit in zip(names(data.examples), data.examples, data.fits, strict=True)
     ]
     found = {"settings": mathematics(config), "precision": precision, "base": base, "pictures": pictures}
     return json.loads(json.dumps(found))
