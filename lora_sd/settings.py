@@ -106,6 +106,38 @@ class DataSettings(Section):
         ge=64,
         le=4096,
     )
+    buckets: bool = setting(
+        True,
+        "Train wide and tall pictures in their own shapes; off, each is cropped to a square.",
+        label="Shapes of their own",
+    )
+    enlarge: bool = setting(
+        True,
+        "Enlarge pictures that are smaller than the training size; off, they train at their own size down to the smallest side.",
+        label="Enlarge small pictures",
+    )
+    bucket_step: int | None = setting(
+        None,
+        "Sides of training sizes are multiples of this many pixels; the model's own step unless you set it.",
+        label="Step of sides",
+        ge=8,
+        le=512,
+        multiple_of=8,
+    )
+    bucket_min: int | None = setting(
+        None,
+        "The shortest side of a training size, in pixels; half the resolution unless you set it.",
+        label="Shortest side",
+        ge=8,
+        le=4096,
+    )
+    bucket_max: int | None = setting(
+        None,
+        "The longest side of a training size, in pixels; twice the resolution unless you set it.",
+        label="Longest side",
+        ge=8,
+        le=16384,
+    )
     captions: Literal["files", "filename"] = setting(
         "files",
         "Where captions come from: caption files beside the pictures, or the pictures' file names.",

@@ -83,6 +83,7 @@ def test_pictures_of_the_class_without_captions_ask_for_their_own_setting(pictur
 
 def test_a_run_with_pictures_of_the_class_goes_on_bit_for_bit(tiny_folder, pictures, class_pictures):
     changes = {"data.regularisation": str(class_pictures), "data.regularisation_caption": "a cat"}
+    changes |= {"data.buckets": False, "data.bucket_step": 32}
     config = config_for(tiny_folder("sd15"), pictures, **changes)
     whole = train(config)
     train(config, stop_at(2))
@@ -90,4 +91,5 @@ def test_a_run_with_pictures_of_the_class_goes_on_bit_for_bit(tiny_folder, pictu
     told = inspect(whole).metadata
     assert (told["ss_num_reg_images"], told["ss_num_train_images"]) == ("3", "3")
     assert json.loads(told["ss_tag_frequency"]).keys() == {"pictures"}
+    assert [b["resolution"] for b in json.loads(told["ss_bucket_info"])["buckets"].values()] == [[128, 128]]
     assert any("for regularisation" in note for note in notes())

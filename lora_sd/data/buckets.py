@@ -39,6 +39,34 @@ class Fit(NamedTuple):
         return original_h, original_w, top, left, h, w
 
 
+class Rules(NamedTuple):
+    """What a person wants of the buckets; None is as the resolution and the family have it."""
+
+    step: int | None = None
+    smallest: int | None = None  # side
+    largest: int | None = None
+    shapes: bool = True  # off: every picture is cropped to a square
+    enlarge: bool = True
+
+
+def fits(sizes: Iterable[Size], resolution: int, family_step: int, rules: Rules) -> list[Fit]:
+    """Where each picture of these sizes comes to lie."""
+    step = rules.step or step_for(resolution, family_step)
+    smallest = resolution // 2 if rules.smallest is None else rules.smallest
+    largest = 2 * resolution if rules.largest is None else rules.largest
+    buckets = make_buckets(resolution, step=step, smallest=smallest, largest=largest)
+    if not rules.shapes:
+        buckets = [(resolution // step * step,) * 2]
+
+    def placed(size: Size) -> Fit:
+        usual = fit(size, nearest(size, buckets))
+        own = (min(size[0], largest) // step * step, min(size[1], largest) // step * step)
+        keeps = usual.resized[0] > size[0] and not rules.enlarge and rules.shapes and min(own) >= smallest
+        return fit(size, own) if keeps else usual
+
+    return list(map(placed, sizes))
+
+
 def step_for(resolution: int, family_step: int) -> int:
     """The family's bucket step, or a finer one where the resolution is small: at most an eighth of it.
 

@@ -117,7 +117,7 @@ class Training:
     held_out: int = 0  # pictures
     buckets: Mapping[tuple[int, int], int] | None = None  # (w, h) → pictures, with repeats
     mean_aspect_error: float = 0.0
-    options: Mapping[str, Any] = field(default_factory=dict)  # of those in OFF, what was not off
+    options: Mapping[str, Any] = field(default_factory=dict)  # more keys, and what of OFF was not off
 
 
 def build(
@@ -132,13 +132,13 @@ def build(
     training = training or Training()
     values = {
         **OFF,
-        **training.options,
         **_base(family, prediction, training),
         **_network(pairs),
         **_progress(training),
         **_optimizer(training, trains_text=any(name.startswith("text_encoder") for name in pairs)),
         **_data(training),
         **_modelspec(family, prediction, training),
+        **training.options,
     }
     text = {key: str(value) for key, value in values.items()}
     return minimal(text) if level == "minimal" else text

@@ -68,6 +68,8 @@ def _options(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     return {
         "ss_flip_aug": any(example.flip for example in data.examples),
         "ss_random_crop": data.crops > 1,
+        "ss_enable_bucket": config.data.buckets,
+        "ss_bucket_no_upscale": not config.data.enlarge,
         "ss_shuffle_caption": config.captions.shuffle,
         "ss_keep_tokens": data.examples[0].wording.keep,
         "ss_caption_dropout_rate": config.captions.dropout,

@@ -19,6 +19,7 @@ from .loss import Inputs
 from .world import World
 
 ALONE = World()
+PLAIN_RULES = buckets.Rules()
 
 
 @dataclass
@@ -141,15 +142,15 @@ def prepare(
     resolution: int,
     folder: Path,
     *,
+    rules: buckets.Rules = PLAIN_RULES,
     seed: int = 0,
     crops: int = 1,
     on_progress: OnProgress | None = None,
     world: World = ALONE,
 ) -> Dataset:
     """Fit `examples` to buckets of `resolution`² area and encode those that the cache does not have yet."""
-    step = buckets.step_for(resolution, models.family.bucket_step)
-    sizes = buckets.make_buckets(resolution, step=step)
-    fits = [buckets.fit(example.size, buckets.nearest(example.size, sizes)) for example in examples]
+    sizes = [example.size for example in examples]
+    fits = buckets.fits(sizes, resolution, models.family.bucket_step, rules)
     dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops)
     views = [view for index in range(len(examples)) for view in dataset.views(index)]
     dataset.latents.fill(views, on_progress=on_progress, share=world.here)

@@ -13,6 +13,7 @@ import torch
 
 from .. import footprint, hardware, run
 from ..data import cache
+from ..data.buckets import Rules
 from ..data.folder import Example
 from ..footprint import Rung
 from ..lora import formats, layers, metadata, targets, warm
@@ -71,6 +72,13 @@ def get_ready(
         models=models,
         resolution=resolution,
         folder=run.home() / "cache",
+        rules=Rules(
+            config.data.bucket_step,
+            config.data.bucket_min,
+            config.data.bucket_max,
+            shapes=config.data.buckets,
+            enlarge=config.data.enlarge,
+        ),
         seed=config.seed,
         crops=config.data.crops,
         world=world,
