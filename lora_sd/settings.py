@@ -3,11 +3,12 @@
 Validation, TOML, the command line, the form in the page and the docs all come from here; `config.py` works with them.
 """
 
+import json
 import re
 import warnings
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from .paths import shown
 
@@ -84,6 +85,35 @@ class ModelSettings(Section):
     )
 
 
+class Folder(Section):
+    """A folder of pictures with settings of its own; what is not set is as for all. A text is its path, or all of it as JSON."""
+
+    path: str = setting(..., "The folder, flat or nested.", label="Folder", min_length=1)
+    repeats: int = setting(1, "How often each of its pictures counts.", label="Repeats", ge=1, le=999)
+    weight: float = setting(1.0, "How much each of its pictures teaches.", label="Weight", ge=0, le=10)
+    trigger: str | None = setting(None, "Its trigger word.", label="Trigger word")
+    prefix: str | None = setting(None, "Words put before its captions.", label="Before captions")
+    flip: bool | None = setting(None, "Whether its pictures are shown mirrored, too.", label="Mirror")
+    masks: str = setting("", "The folder of its masks.", label="Masks")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value) if value.lstrip().startswith("{") else {"path": value.strip()}
+        except (ValueError, RecursionError) as error:
+            raise ValueError('write a path, or JSON like {"path": "cats", "repeats": 2}') from error
+
+    def __str__(self) -> str:
+        own = self.model_dump(exclude_defaults=True)
+        return json.dumps(own, ensure_ascii=False) if len(own) > 1 or "{" in self.path else self.path
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+
 class DataSettings(Section):
     """The pictures"""
 
@@ -92,6 +122,12 @@ class DataSettings(Section):
         "The folder of pictures, flat or nested; a subfolder named 5_cat counts each of its pictures five times.",
         label="Pictures",
         basic=True,
+    )
+    folders: list[Folder] = setting(
+        [],
+        'More folders, each with its own settings: a path, or {"path": "cats", "repeats": 2, "trigger": "mycat"}.',
+        label="More folders",
+        max_length=100,
     )
     trigger: str = setting(
         "",

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import tomllib
 from collections import Counter
 from itertools import islice
 
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import body, config_for, notes, stop_at
 
+from app import form
 from lora_sd import config as cfg
-from lora_sd import run
+from lora_sd import flags, run
 from lora_sd.data.batches import batches
 from lora_sd.lora.metadata import inspect
 from lora_sd.training import examples
-from lora_sd.training.train import train
+from lora_sd.training.sameness import Changed
+from lora_sd.training.train import resume, train
 
 
 @pytest.fixture
@@ -93,3 +96,68 @@ def test_a_run_with_pictures_of_the_class_goes_on_bit_for_bit(tiny_folder, pictu
     assert json.loads(told["ss_tag_frequency"]).keys() == {"pictures"}
     assert [b["resolution"] for b in json.loads(told["ss_bucket_info"])["buckets"].values()] == [[128, 128]]
     assert any("for regularisation" in note for note in notes())
+
+
+FOLDER = {"path": "more", "repeats": 3, "weight": 0.5, "trigger": "dog_x", "prefix": "photo of", "flip": True}
+
+
+def test_several_folders_have_settings_of_their_own(pictures, class_pictures):
+    more = {**FOLDER, "path": str(class_pictures)}
+    train_on, _, _ = found(pictures, **{"data.folders": [more, str(pictures)], "data.trigger": "mycat"})
+    first, second, third = train_on[:3], train_on[3:8], train_on[8:]
+    assert {(e.repeats, e.weight, e.flip, e.wording.prefix) for e in first + third} == {(1, 1.0, False, "")}
+    assert {(e.repeats, e.weight, e.flip, e.wording.prefix) for e in second} == {(3, 0.5, True, "photo of")}
+    assert all("mycat" in e.caption for e in first) and all("dog_x" in e.caption for e in second)
+    alone, _, _ = found("", **{"data.folders": [more]})
+    assert alone == second
+
+
+def test_folders_have_masks_of_their_own(pictures, class_pictures, tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (128, 128), 255).save(tmp_path / "masks" / "c1.png")
+    more = {"path": str(class_pictures), "masks": str(tmp_path / "masks"), "trigger": "x"}
+    train_on, _, _ = found(pictures, **{"data.folders": [more]})
+    assert [e.path.name for e in train_on if e.mask] == ["c1.png"]
+
+
+def test_folders_survive_toml_flags_and_the_form_and_are_relative_to_their_file(tmp_path):
+    folders = [FOLDER, "C:\\cats {1}", "starter:streamline"]
+    config = cfg.changed(cfg.TrainConfig(), {"data.folders": folders})
+    assert cfg.parse(tomllib.loads(cfg.dumps(config))) == config
+    assert flags.parse(flags.command(config), cfg.TrainConfig()) == config
+    shown = form.show({"data.folders": config.data.folders})
+    assert form.config(form.read(shown)) == config
+    assert eval(repr(config.data.folders)) == list(map(str, config.data.folders))
+    (tmp_path / "run.toml").write_text('[[data.folders]]\npath = "cats"\nmasks = "m"\nrepeats = 2\n')
+    [one] = cfg.load(tmp_path / "run.toml").data.folders
+    assert (one.path, one.masks, one.repeats) == (str(tmp_path / "cats"), str(tmp_path / "m"), 2)
+
+
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [
+        ({"path": "a", "repeats": 0}, "data.folders.0.repeats is 0; it must be at least 1."),
+        ({"path": "a", "rpeats": 2}, "There is no setting 'data.folders.0.rpeats'"),
+        ('{"path": ', "write a path, or JSON like"),
+        ({"repeats": 2}, "data.folders.0.path is"),
+        (7, "data.folders.0 is 7"),
+    ],
+)
+def test_a_wrong_folder_is_one_sentence(folder, sentence):
+    with pytest.raises(ValueError) as caught:
+        cfg.changed(cfg.TrainConfig(), {"data.folders": [folder]})
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_of_two_folders_goes_on_wherever_they_lie_and_not_worded_otherwise(
+    tiny_folder, pictures, class_pictures, tmp_path
+):
+    more = {**FOLDER, "path": str(class_pictures), "repeats": 1}
+    config = config_for(tiny_folder("sd15"), pictures, **{"data.folders": [more]})
+    whole = train(config)
+    train(config, stop_at(2))
+    folder = run.list_runs()[0].folder
+    more["path"] = str(class_pictures.rename(tmp_path / "elsewhere"))
+    with pytest.raises(Changed, match=r"data\.folders was .*photo of"):
+        resume(folder, changes={"data.folders": [{**more, "prefix": "a"}]})
+    assert body(resume(folder, changes={"data.folders": [more]})) == body(whole)

@@ -9,7 +9,7 @@ import torch
 from ..data import masks
 from ..data.folder import Example, find_examples
 from ..data.variants import Wording
-from ..settings import CaptionSettings, DataSettings, ValidateSettings
+from ..settings import CaptionSettings, DataSettings, Folder, ValidateSettings
 
 OnNote = Callable[[str], None]
 
@@ -24,27 +24,28 @@ def find(
     memory: Path | None = None,
 ) -> tuple[list[Example], list[Example]]:
     """The pictures to train on and those to hold out; in the file `memory` it is remembered which are good."""
-    if not data.images:
+    folders = [*([Folder(path=data.images, masks=data.masks)] if data.images else []), *data.folders]
+    if not folders:
         raise ValueError("data.images is not set; give the folder of pictures to learn from.")
 
-    def look(folder: str) -> list[Example]:
+    def look(folder: Folder) -> list[Example]:
         return _find_in(folder, data, captions, on_note, memory)
 
-    found = look(data.images)
-    if data.masks:
-        found = masks.with_masks(found, data.masks, on_note)
-    train_on, apart = (
-        (found, look(held_out.images)) if held_out.images else split(found, held_out.split, seed)
-    )
+    found = [example for folder in folders for example in look(folder)]
+    if held_out.images:
+        train_on, apart = found, look(Folder(path=held_out.images))
+    else:
+        train_on, apart = split(found, held_out.split, seed)
     return train_on + _prior(train_on, data, on_note, memory), apart
 
 
 def _find_in(
-    folder: str, data: DataSettings, captions: CaptionSettings, on_note: OnNote, memory: Path | None
+    folder: Folder, data: DataSettings, captions: CaptionSettings, on_note: OnNote, memory: Path | None
 ) -> list[Example]:
+    trigger = data.trigger if folder.trigger is None else folder.trigger
     found = find_examples(
-        folder,
-        trigger=data.trigger,
+        folder.path,
+        trigger=trigger,
         captions=data.captions,
         lines=captions.lines,
         on_bad_image=data.on_bad_image,
@@ -54,16 +55,24 @@ def _find_in(
         on_note(f"Training without {path.name}: {why}")
     for note in found.notes:
         on_note(note)
-    words = wording(captions, data.trigger)
     examples = [
-        replace(example, flip=data.flip, wording=words, root=Path(folder)) for example in found.examples
+        replace(
+            example,
+            repeats=example.repeats * folder.repeats,
+            weight=folder.weight,
+            flip=data.flip if folder.flip is None else folder.flip,
+            wording=wording(captions, trigger, captions.prefix if folder.prefix is None else folder.prefix),
+            mask=example.path if data.alpha_mask else None,
+            root=Path(folder.path),
+        )
+        for example in found.examples
     ]
-    return [replace(example, mask=example.path) for example in examples] if data.alpha_mask else examples
+    return masks.with_masks(examples, folder.masks, on_note) if folder.masks else examples
 
 
-def wording(settings: CaptionSettings, trigger: str) -> Wording:
+def wording(settings: CaptionSettings, trigger: str, prefix: str) -> Wording:
     return Wording(
-        prefix=settings.prefix,
+        prefix=prefix,
         suffix=settings.suffix,
         shuffle=settings.shuffle,
         keep=int(bool(trigger.strip())) if settings.keep is None else settings.keep,

@@ -17,6 +17,7 @@ NEUTRAL = (
     "version model.base data.images data.masks data.regularisation data.on_bad_image lora.start optim.steps machine.device machine.memory machine.cuda_graph "
     "output. save. preview. validate."
 ).split()
+NEUTRAL_OF_FOLDER = ("path", "masks", "repeats", "weight")  # the pictures and how they count are compared
 Facts = dict[str, Any]
 
 
@@ -42,7 +43,11 @@ def check_settings(folder: Path, config: cfg.TrainConfig) -> None:
 def mathematics(config: cfg.TrainConfig) -> dict[str, Any]:
     """The settings that the numbers depend on, by dotted name, as JSON keeps them."""
     names = [s.name for s in cfg.settings() if not s.name.startswith(tuple(NEUTRAL))]
-    return json.loads(json.dumps({name: cfg.get(config, name) for name in names}))
+    found = {name: cfg.get(config, name) for name in names}
+    found["data.folders"] = [
+        folder.model_dump(exclude=set(NEUTRAL_OF_FOLDER)) for folder in config.data.folders
+    ]
+    return json.loads(json.dumps(found))
 
 
 def facts(config: cfg.TrainConfig, data: Dataset, base: str, precision: str) -> Facts:
