@@ -266,6 +266,11 @@ class CaptionSettings(Section):
         "Read {red|blue} in a caption as one of these words, another each time; {{ and }} are plain braces then.",
         label="Choices in captions",
     )
+    weights: bool = setting(
+        False,
+        "Read (red:1.3), (red) and [red] in captions and preview prompts as words that count more or less, as A1111 does.",
+        label="Weights in captions",
+    )
     lines: bool = setting(
         False,
         "Read every line of a caption file as a caption of its own, one of which is taken each time.",

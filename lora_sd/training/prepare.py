@@ -205,5 +205,6 @@ def learning_text(models: Models) -> Text:
 def text_identity(models: Models) -> str:
     """What text states depend on besides the text: the encoders, their tokenizers' padding, and the layer taken."""
     encoders = [cache.identity(encoder) for encoder in models.text_encoders]
+    weighted = " weighted" if models.weighted else ""
     padding = [tokenizer.pad_token_id for tokenizer in models.tokenizers]
-    return f"{models.family.name} {encoders} {padding} {models.clip_skip} {models.dtype}"
+    return f"{models.family.name} {encoders} {padding} {models.clip_skip} {models.dtype}{weighted}"

@@ -61,7 +61,11 @@ def get_ready(
     voice.say("starting", f"Loading {Path(config.model.base).name}")
     device, dtype = hardware.choose(config.machine.device, config.machine.precision)
     models = load(
-        config.model.base, dtype=dtype, prediction=config.model.prediction, clip_skip=config.model.clip_skip
+        config.model.base,
+        dtype=dtype,
+        prediction=config.model.prediction,
+        clip_skip=config.model.clip_skip,
+        weighted=config.captions.weights,
     )
     base = cache.identity(models.unet)
     memorized = run.home() / "cache" / "hashes.json"
