@@ -77,10 +77,10 @@ def kind_of(setting: Setting) -> Control:
         return Control(gr.Checkbox, bool, bool)
     if annotation in (int, float):
         return _number(annotation, optional)
-    if annotation == list[str]:
+    if get_origin(annotation) is list:  # of texts, or of what a text gives
         return Control(
             _lines("one per line"),
-            "\n".join,
+            lambda values: "\n".join(map(str, values)),
             lambda text: [s for s in map(str.strip, text.splitlines()) if s],
         )
     if get_origin(annotation) is list:

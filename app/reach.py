@@ -21,9 +21,10 @@ confined = False  # whether others can reach the page: set once, before it is bu
 def check(config: cfg.TrainConfig) -> None:
     """Raises ValueError for a setting that leads elsewhere."""
     if confined:
-        for name in set(cfg.PATHS) - {"model.base"}:  # that is looked up in its menu
-            value = cfg.get(config, name)
-            if value and not SHIPPED.fullmatch(value):
+        for name, value in cfg.places(config).items():
+            if (
+                name != "model.base" and value and not SHIPPED.fullmatch(value)
+            ):  # the base is looked up in its menu
                 at_home(value, name)
 
 

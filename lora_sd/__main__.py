@@ -181,6 +181,11 @@ def generate(arguments: list[str]) -> int:
         metavar="FILE[:STRENGTH]",
         help="a LoRA; may be given several times",
     )
+    parser.add_argument(
+        "--weights",
+        action="store_true",
+        help="read (red:1.3), (red) and [red] as words that count more or less",
+    )
     parser.add_argument("--negative", default="", help="what the pictures should not show")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--steps", type=int, default=25, help="sampling steps")
@@ -200,7 +205,7 @@ def generate(arguments: list[str]) -> int:
     loras = dict(strength_of(text) for text in asked.lora)
     device, dtype = hardware.choose(asked.device)
     pictures = sample.generate(
-        load(asked.model, device=device, dtype=dtype),
+        load(asked.model, device=device, dtype=dtype, weighted=asked.weights),
         asked.prompts,
         loras=loras,
         negative=asked.negative,

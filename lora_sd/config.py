@@ -123,24 +123,40 @@ def parse(values: Mapping[str, Any], folder: Path | None = None) -> TrainConfig:
         raise ValueError(explain(error)) from error
     if wrong := next((s.name for s in settings() if not is_text(_written(get(config, s.name)))), None):
         raise ValueError(f"{wrong} has signs in it that are no text; type it again.")
-    places = {name: typed(get(config, name), name) for name in PATHS}
-    return config if folder is None else _absolute(config, places, folder)
+    found = {name: typed(value, name) for name, value in places(config).items()}
+    return config if folder is None else _absolute(config, found, folder)
+
+
+def places(config: TrainConfig) -> dict[str, str]:
+    """Every setting that names a place; those of the first of data.folders are data.folders.0.path and data.folders.0.masks."""
+    found = {name: get(config, name) for name in PATHS}
+    for number, folder in enumerate(config.data.folders):
+        found |= {f"data.folders.{number}.{name}": getattr(folder, name) for name in ("path", "masks")}
+    return found
 
 
 def _written(value: Any) -> str:
     return "".join(map(str, value)) if isinstance(value, list | dict) else str(value)
 
 
-def _absolute(config: TrainConfig, places: Mapping[str, Path], folder: Path) -> TrainConfig:
-    changes = {
-        name: str(folder / place)
-        for name, place in places.items()
-        if name != "model.base" and get(config, name) and not get(config, name).startswith("starter:")
+def _absolute(config: TrainConfig, found: Mapping[str, Path], folder: Path) -> TrainConfig:
+    changes: dict[str, Any] = {
+        name: str(folder / found[name])
+        for name, value in places(config).items()
+        if name != "model.base" and value and not value.startswith("starter:")
     }
+    changes["data.folders"] = [
+        one.model_dump()
+        | {
+            part: changes.pop(f"data.folders.{number}.{part}", getattr(one, part))
+            for part in ("path", "masks")
+        }
+        for number, one in enumerate(config.data.folders)
+    ]
     base = config.model.base
     near = base.startswith(("./", "../", ".\\", "..\\", "~"))
     if base != "starter" and (near or os.path.exists(folder / base)):
-        changes["model.base"] = str((folder / places["model.base"]).resolve())
+        changes["model.base"] = str((folder / found["model.base"]).resolve())
     return changed(config, changes)
 
 

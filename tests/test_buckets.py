@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_sd.data import buckets
-from lora_sd.data.buckets import Fit, fit, make_buckets, nearest, step_for
+from lora_sd.data.buckets import Fit, Rules, fit, fits, make_buckets, nearest, step_for
 
 SD = make_buckets(512, step=64)
 XL = make_buckets(1024, step=64, smallest=256, largest=2048)
@@ -127,3 +127,51 @@ def test_notes_name_enlarged_and_much_cropped_pictures():
     )
     assert enlarged.startswith("Smaller") and "tiny.png (63×100)" in enlarged and "fine" not in enlarged
     assert cropped.startswith("banner.png is 4000×500 and trains as 1024×256: 50% of it is cropped away.")
+
+
+def chosen(size, **rules):
+    [found] = fits([size], 512, 64, Rules(**rules))
+    return found
+
+
+sides = st.integers(64, 3000)
+
+
+@given(sides, sides)
+def test_without_rules_a_picture_is_fitted_as_ever(w, h):
+    assert chosen((w, h)) == fit((w, h), nearest((w, h), make_buckets(512, step=64)))
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"),
+    [
+        ((300, 300), (256, 256)),
+        ((600, 400), (576, 384)),
+        ((1920, 1080), (640, 384)),
+        ((4000, 500), (1024, 256)),
+    ],
+)
+def test_a_small_picture_that_is_not_enlarged_has_the_bucket_of_sd_scripts(size, bucket):
+    """But for 4000×500: sd-scripts makes it 1024×128, below its smallest side."""
+    found = chosen(size, enlarge=False)
+    assert found.bucket == bucket and all(a <= b for a, b in zip(found.resized, size, strict=True))
+
+
+@given(sides, sides)
+def test_nothing_is_enlarged_that_is_as_large_as_the_smallest_bucket(w, h):
+    found = chosen((w, h), enlarge=False)
+    assert all(256 <= side <= 1024 and side % 64 == 0 for side in found.bucket)
+    if min(w, h) >= 256:
+        assert found.resized[0] <= w and found.resized[1] <= h
+
+
+@given(sides, sides)
+def test_step_and_sides_are_kept_and_without_shapes_all_is_square(w, h):
+    found = chosen((w, h), step=32, smallest=384, largest=640)
+    assert all(384 <= side <= 640 and side % 32 == 0 for side in found.bucket)
+    assert chosen((w, h), shapes=False, enlarge=False).bucket == (512, 512)
+
+
+def test_sides_that_leave_no_size_are_a_sentence():
+    with pytest.raises(ValueError, match="The resolution is 512; with sides in steps of 64"):
+        chosen((600, 400), smallest=640)

@@ -20,6 +20,7 @@ def batch(count, seed=0):
         captions=["a" * (index + 1) for index in range(count)],
         sizes=torch.arange(count).float()[:, None].expand(count, 6),
         weights=torch.rand(count, generator=rng),
+        masks=torch.rand(count, 1, 8, 8, generator=rng),
     )
 
 
@@ -55,12 +56,12 @@ def test_noise_with_every_setting_off_is_what_it_has_always_been():
         assert torch.equal(feed.noise[index], torch.randn(4, 8, 8, generator=rng))
         posterior = torch.randn(4, 8, 8, generator=rng)
         assert torch.equal(feed.latents[index], batch(2).mean[index] + batch(2).std[index] * posterior)
-    assert feed.perturbation is None and len(feed.tensors()) == 6
+    assert feed.perturbation is None and len(feed.tensors()) == 7  # with the masks
 
 
 def test_a_feed_with_a_perturbation_has_one_tensor_more():
     [feed] = made([some(batch(2), [0, 1])], EVERYTHING)
-    assert len(feed.tensors()) == 7 and feed.tensors()[-1] is feed.perturbation
+    assert len(feed.tensors()) == 8 and feed.tensors()[-2] is feed.perturbation
     assert feed.shapes == feed.to(torch.device("cpu")).shapes
 
 
@@ -69,7 +70,7 @@ def test_the_parts_of_two_processes_are_the_whole(how):
     whole = batch(5)
     [alone] = made([some(whole, list(range(5)))], how)
     [first], [second] = made([some(whole, [0, 2, 4])], how), made([some(whole, [1, 3])], how)
-    for name in ("latents", "noise", "t", "sizes", "shares") + ("perturbation",) * (how is EVERYTHING):
+    for name in ("latents", "noise", "t", "sizes", "shares", "masks") + ("perturbation",) * (how is EVERYTHING):
         joined = torch.cat([getattr(first, name), getattr(second, name)])
         assert torch.equal(joined[[0, 3, 1, 4, 2]], getattr(alone, name))
 

@@ -52,6 +52,14 @@ def test_a_setting_leads_nowhere_but_into_our_home(name, path, home):
         with_setting(name, path.format(home=home)).config()
 
 
+@pytest.mark.parametrize("part", ["path", "masks"])
+def test_nor_does_a_folder_of_several(part):
+    with pytest.raises(ValueError, match=rf"data\.folders\.1\.{part} is '/etc'"):
+        with_setting(
+            "data.folders", ["starter:streamline", {"path": "starter:streamline", part: "/etc"}]
+        ).config()
+
+
 @pytest.mark.parametrize(
     "path", ["", "starter:streamline", "starter:streamline/heldout", "{home}/projects/mine/images"]
 )

@@ -21,6 +21,9 @@ class Batch(NamedTuple):
     captions: list[str]
     sizes: Tensor  # (B, 6) pixels: original h, w, crop top, left, target h, w
     weights: Tensor  # (B,)
+    masks: Tensor | None = (
+        None  # (B, 1, H/8, W/8) in [0, 1]: how much of each cell is to be learned; None where it is all
+    )
 
 
 def epoch_order(
@@ -84,6 +87,17 @@ def collate(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Batch
         mean=torch.stack(means),
         std=torch.stack(stds),
         captions=[example.caption for example, _ in items],
-        sizes=torch.tensor([fit.time_ids(example.size) for example, fit in items], dtype=torch.float32),
+        sizes=torch.tensor([_time_ids(*item) for item in items], dtype=torch.float32),
         weights=torch.tensor([example.weight for example, _ in items]),
+        masks=_masks(items, latents) if any(example.mask for example, _ in items) else None,
     )
+
+
+def _masks(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Tensor:
+    found = [latents.mask(example, fit) if example.mask else None for example, fit in items]
+    whole = torch.ones_like(next(mask for mask in found if mask is not None))
+    return torch.stack([whole if mask is None else mask for mask in found])
+
+
+def _time_ids(example: Example, fit: Fit) -> tuple[int, ...]:
+    return (fit.mirrored() if example.flipped else fit).time_ids(example.size)

@@ -3,6 +3,7 @@
 A picture is enlarged or reduced until it covers its bucket, then cropped at the centre.
 """
 
+import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -22,10 +23,48 @@ class Fit(NamedTuple):
         """Share of the picture's area that is not seen in training, 0 to 1."""
         return 1 - (self.bucket[0] * self.bucket[1]) / (self.resized[0] * self.resized[1])
 
+    def mirrored(self) -> "Fit":
+        """Where the same crop lies in the mirrored picture."""
+        (w, _), (resized_w, _), (left, top) = self
+        return self._replace(crop=(resized_w - w - left, top))
+
+    def elsewhere(self, rng: random.Random) -> "Fit":
+        """The crop at another place, any of them as likely."""
+        (w, h), (resized_w, resized_h), _ = self
+        return self._replace(crop=(rng.randint(0, resized_w - w), rng.randint(0, resized_h - h)))
+
     def time_ids(self, original_size: Size) -> tuple[int, int, int, int, int, int]:
         """SDXL's size conditions: original h, w, the crop that was really applied as top, left, target h, w."""
         (original_w, original_h), (left, top), (w, h) = original_size, self.crop, self.bucket
         return original_h, original_w, top, left, h, w
+
+
+class Rules(NamedTuple):
+    """What a person wants of the buckets; None is as the resolution and the family have it."""
+
+    step: int | None = None
+    smallest: int | None = None  # side
+    largest: int | None = None
+    shapes: bool = True  # off: every picture is cropped to a square
+    enlarge: bool = True
+
+
+def fits(sizes: Iterable[Size], resolution: int, family_step: int, rules: Rules) -> list[Fit]:
+    """Where each picture of these sizes comes to lie."""
+    step = rules.step or step_for(resolution, family_step)
+    smallest = resolution // 2 if rules.smallest is None else rules.smallest
+    largest = 2 * resolution if rules.largest is None else rules.largest
+    buckets = make_buckets(resolution, step=step, smallest=smallest, largest=largest)
+    if not rules.shapes:
+        buckets = [(resolution // step * step,) * 2]
+
+    def placed(size: Size) -> Fit:
+        usual = fit(size, nearest(size, buckets))
+        own = (min(size[0], largest) // step * step, min(size[1], largest) // step * step)
+        keeps = usual.resized[0] > size[0] and not rules.enlarge and rules.shapes and min(own) >= smallest
+        return fit(size, own) if keeps else usual
+
+    return list(map(placed, sizes))
 
 
 def step_for(resolution: int, family_step: int) -> int:

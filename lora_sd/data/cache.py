@@ -41,7 +41,9 @@ class LatentCache:
         self.vae = vae
         self.identity = identity(vae)
         self.digests = Remembered(folder / "pictures.json", store.file_digest)
-        self.paths: dict[tuple[Path, Fit], Path] = {}  # as the pictures were when they were filled in
+        self.paths: dict[
+            tuple[Path, Fit, bool, Path | None], Path
+        ] = {}  # as the pictures were when they were filled in
         self.shelf = store.Shelf(store.memory_to_keep() if keep is None else keep, ("mean", "std"))
         self.pixels_at_once = PIXELS_AT_ONCE
 
@@ -71,7 +73,7 @@ class LatentCache:
             number, item = numbered
             path = self._path(item)  # of others' pictures, too: this process will load them
             known = number % share[1] != share[0] or self.shelf.has(path)
-            return Prepared(item, item[1].bucket, None if known else images.load(item[0].path, item[1]))
+            return Prepared(item, item[1].bucket, None if known else pixels(item))
 
         in_buckets = enumerate(sorted(items, key=lambda item: item[1].bucket))
         missing = [(number, item) for number, item in in_buckets if not self._is_there(item)]
@@ -88,19 +90,28 @@ class LatentCache:
         """
         path = self._path((example, fit))
         if (found := self.shelf.read(path)) is None:
-            self._write(self._encode([(example, fit)], [images.load(example.path, fit)]))
+            self._write(self._encode([(example, fit)], [pixels((example, fit))]))
             found = self.shelf.read(path)
         return found["mean"], found["std"]
 
+    def mask(self, example: Example, fit: Fit) -> Tensor | None:
+        """How much of each cell is to be learned, (1, H/8, W/8) in [0, 1]; None where it is all."""
+        self.load(example, fit)
+        return self.shelf.read(self._path((example, fit))).get("mask")
+
     def _is_there(self, item: Item) -> bool:
         """Whether its latents are there, as far as that is known without reading the picture."""
-        return item[0].path in self.digests and self.shelf.has(self._path(item))
+        files = {item[0].path, item[0].mask or item[0].path}
+        return all(file in self.digests for file in files) and self.shelf.has(self._path(item))
 
     def _path(self, item: Item) -> Path:
         example, fit = item
-        known = (example.path, fit)
+        known = (example.path, fit, example.flipped, example.mask)
         if known not in self.paths:
-            key = store.digest(VERSION, self.digests[example.path], repr(tuple(fit)), self.identity)
+            parts = [VERSION, self.digests[example.path], repr(tuple(fit)), self.identity]
+            parts += ["flipped"] if example.flipped else []
+            parts += ["mask", self.digests[example.mask]] if example.mask else []
+            key = store.digest(*parts)
             self.paths[known] = self.folder / key[:2] / f"{key}.bin"
         return self.paths[known]
 
@@ -144,7 +155,23 @@ class LatentCache:
                 "fp32: choose another base model, or remove the picture."
             )
         for item, (mean, std) in zip(items, moments, strict=True):
-            self.shelf.write(self._path(item), {"mean": mean.clone(), "std": std.clone()})
+            made = {"mean": mean.clone(), "std": std.clone()}
+            self.shelf.write(self._path(item), made | mask(item, mean.shape))
+
+
+def pixels(item: Item) -> Tensor:
+    """What of a picture is seen: (3, H, W) float32 in [-1, 1]."""
+    example, fit = item
+    return images.load(example.path, fit, flipped=example.flipped)
+
+
+def mask(item: Item, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """Its mask as a tensor to be kept beside latents (4, H/8, W/8), if it has one."""
+    example, fit = item
+    if example.mask is None:
+        return {}
+    own, factor = example.mask == example.path, fit.bucket[1] // shape[1]
+    return {"mask": images.load_mask(example.mask, fit, alpha=own, flipped=example.flipped, factor=factor)}
 
 
 class TextCache:

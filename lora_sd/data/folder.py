@@ -5,7 +5,7 @@ Nothing in the folder is ever written. `starter:streamline` and `starter:streaml
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..remembered import Remembered
 from . import captions as cap
 from . import images
 from .buckets import Size, listed
+from .variants import AS_IT_IS, Wording
 
 STARTER_SETS = Path(__file__).parents[1] / "starter" / "sets"
 IGNORED = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
@@ -36,6 +37,11 @@ class Example:
     repeats: int = 1  # how often it counts in an epoch
     weight: float = 1.0  # factor of its loss
     mask: Path | None = None
+    flip: bool = False  # whether it may be shown mirrored
+    flipped: bool = False  # whether it is
+    wording: Wording = AS_IT_IS
+    prior: bool = False  # whether it shows what the base model draws already, and is not to be forgotten
+    root: Path | None = None  # the folder that was named
 
 
 class Found(NamedTuple):
@@ -48,6 +54,7 @@ def find_examples(
     folder: str | Path,
     *,
     trigger: str = "",
+    trigger_setting: str = "data.trigger",
     captions: Literal["files", "filename"] = "files",
     lines: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
@@ -74,12 +81,26 @@ def find_examples(
         if captions == "filename"
         else _captions(files, sizes, lines)
     )
-    notes += said + _completeness(root, list(sizes), texts, trigger)
+    notes += said + _completeness(root, list(sizes), texts, trigger, trigger_setting)
     examples = [
         Example(path, cap.with_trigger(texts.get(path, ""), trigger), size, repeats[path])
         for path, size in sizes.items()
     ]
     return Found(examples, skipped, notes)
+
+
+def names(examples: Sequence[Example]) -> list[str]:
+    """Each picture's path below the folder that all of its root have in common; of other roots with their number before."""
+    roots = list(dict.fromkeys(example.root for example in examples))
+    parents = {
+        root: os.path.commonpath([example.path.parent for example in examples if example.root == root])
+        for root in roots
+    }
+    return [
+        (f"{number}/" if (number := roots.index(example.root)) else "")
+        + example.path.relative_to(parents[example.root]).as_posix()
+        for example in examples
+    ]
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -245,7 +266,9 @@ def _encodings(guesses: dict[str, str | None]) -> list[str]:
     return notes
 
 
-def _completeness(root: Path, pictures: list[Path], texts: dict[Path, str], trigger: str) -> list[str]:
+def _completeness(
+    root: Path, pictures: list[Path], texts: dict[Path, str], trigger: str, setting: str
+) -> list[str]:
     """A note where captions are missing and the trigger word stands in; ValueError where there is none."""
     missing = [shown(path.relative_to(root).as_posix()) for path in pictures if path not in texts]
     if not missing:
@@ -253,7 +276,7 @@ def _completeness(root: Path, pictures: list[Path], texts: dict[Path, str], trig
     counted = f"{len(pictures) - len(missing)} of {len(pictures)} pictures have captions; missing: {listed(missing)}."
     if not trigger.strip():
         raise ValueError(
-            f"{counted} Give a trigger word (data.trigger), which then is their caption, "
+            f"{counted} Give a trigger word ({setting}), which then is their caption, "
             'or take captions from the file names (data.captions = "filename").'
         )
     return [counted] if texts else [f"No caption files: every picture is captioned {trigger.strip()!r}."]

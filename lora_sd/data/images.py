@@ -104,15 +104,43 @@ def _orientation(image: Image.Image) -> int:
     return value if value in TURNS else 1
 
 
-def load(path: Path, fit: Fit) -> "Tensor":
-    """The picture in its bucket: (3, H, W) float32 in [-1, 1]."""
+def load(path: Path, fit: Fit, *, flipped: bool = False) -> "Tensor":
+    """The picture in its bucket, which then may be `flipped`: (3, H, W) float32 in [-1, 1]."""
     import torch
 
     left, top = fit.crop
     w, h = fit.bucket
     picture = rgb(path).resize(fit.resized, Image.Resampling.LANCZOS).crop((left, top, left + w, top + h))
     pixels = torch.from_numpy(np.array(picture))  # (H, W, 3)
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+    pixels = pixels.permute(2, 0, 1).float() / 127.5 - 1
+    return pixels.flip(-1) if flipped else pixels
+
+
+def load_mask(path: Path, fit: Fit, *, alpha: bool, flipped: bool = False, factor: int = 8) -> "Tensor":
+    """How much of each cell of latents is to be learned, (1, H/factor, W/factor) float32 in [0, 1]: means of its pixels.
+
+    Of a mask of its own the brightness tells, of a picture with transparency `alpha`.
+    """
+    import torch
+
+    left, top = fit.crop
+    w, h = fit.bucket
+    mask = _alpha(path) if alpha else rgb(path).convert("L")
+    mask = mask.resize(fit.resized, Image.Resampling.BILINEAR).crop((left, top, left + w, top + h))
+    cells = torch.from_numpy(np.array(mask)).float().div(255)[None]  # (1, H, W)
+    cells = cells.unflatten(2, (-1, factor)).unflatten(1, (-1, factor)).mean((2, 4))
+    return cells.flip(-1) if flipped else cells
+
+
+def _alpha(path: Path) -> Image.Image:
+    """How opaque the upright picture is, in greys."""
+    with _opened(path) as image:
+        image.load()
+        turn = TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
+        if not upright.has_transparency_data:
+            return Image.new("L", upright.size, 255)
+        return upright.convert("RGBA").getchannel("A")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

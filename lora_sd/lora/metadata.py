@@ -121,7 +121,7 @@ class Training:
     held_out: int = 0  # pictures
     buckets: Mapping[tuple[int, int], int] | None = None  # (w, h) → pictures, with repeats
     mean_aspect_error: float = 0.0
-    options: Mapping[str, Any] = field(default_factory=dict)  # of those in OFF, what was not off
+    options: Mapping[str, Any] = field(default_factory=dict)  # more keys, and what of OFF was not off
 
 
 def build(
@@ -136,7 +136,6 @@ def build(
     training = training or Training()
     values = {
         **OFF,
-        **training.options,
         **_base(family, prediction, training),
         **_network(pairs, training),
         **_progress(training),
@@ -144,6 +143,7 @@ def build(
         **_noise_and_loss(training),
         **_data(training),
         **_modelspec(family, prediction, training),
+        **training.options,
     }
     text = {key: str(value) for key, value in values.items()}
     return minimal(text) if level == "minimal" else text

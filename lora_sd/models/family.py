@@ -106,6 +106,7 @@ class Models:
     source: str  # as the user named it
     path: Path | None = None  # the file or folder it came from
     clip_skip: int | None = None
+    weighted: bool = False  # whether (red:1.3) in a caption or prompt is a weight
     scheduler_config: dict[str, Any] = field(default_factory=dict)
 
     @property

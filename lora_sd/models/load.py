@@ -50,10 +50,12 @@ def load(
     device: torch.device | str = "cpu",
     prediction: Prediction | None = None,
     clip_skip: int | None = None,
+    weighted: bool = False,
 ) -> Models:
     """The base model called `source`, frozen: U-Net and text encoders in `dtype`, the VAE always in fp32.
 
-    `prediction` is what the model says of itself unless given; `clip_skip` counts text-encoder layers from the end.
+    `prediction` is what the model says of itself unless given; `clip_skip` counts text-encoder layers from the end;
+    with `weighted` (red:1.3) in a caption or prompt is a weight.
     """
     found = find.describe(source)
     with _quiet():
@@ -74,6 +76,7 @@ def load(
         source=source,
         path=found.path,
         clip_skip=clip_skip,
+        weighted=weighted,
         scheduler_config=scheduler_config,
     )
 

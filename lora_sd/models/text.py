@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import emphasis
 from .family import Conditioning, Models, TextEncoder
 
 CHUNK = 75  # tokens of text between a start and an end token
@@ -22,23 +23,28 @@ def encode(models: Models, captions: list[str], *, chunks: int | None = None) ->
 
 
 def tokenize(models: Models, captions: list[str], *, chunks: int | None = None) -> tuple[Tensor, ...]:
-    """Token ids (B, n, 77) for each text encoder, on the CPU."""
-    pieces = [_chunks(tokenizer, captions) for tokenizer in models.tokenizers]
-    longest = max(len(caption) for tokenized in pieces for caption in tokenized)
-    return tuple(
-        _rectangle(tokenized, tokenizer, max(longest, chunks or 1))
+    """Token ids (B, n, 77) for each text encoder, on the CPU; and the tokens' weights (B, n, 77) where captions have some."""
+    pieces = [_chunks(_token_ids(models, tokenizer, captions)) for tokenizer in models.tokenizers]
+    longest = max(chunks or 1, *(len(caption) for tokenized in pieces for caption in tokenized))
+    ids = [
+        _rectangle(tokenized, longest, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         for tokenizer, tokenized in zip(models.tokenizers, pieces, strict=True)
-    )
+    ]
+    if models.weighted:  # the tokenizers have one vocabulary, so the weights are those of all
+        ids.append(_rectangle(_chunks(_weights(models, captions)), longest, 1.0, 1.0, 1.0))
+    return tuple(ids)
 
 
 def states(models: Models, token_ids: tuple[Tensor, ...]) -> Conditioning:
     """The text states of what `tokenize` gave; it reads nothing back from the device."""
+    weights = token_ids[-1].flatten(0, 1) if models.weighted else None  # (B·n, 77)
     joined, pooled = [], None
     for spec, encoder, tokenizer, ids in zip(
-        models.family.text_encoders, models.text_encoders, models.tokenizers, token_ids, strict=True
+        models.family.text_encoders, models.text_encoders, models.tokenizers, token_ids, strict=False
     ):
         layer = -models.clip_skip if models.clip_skip else spec.layer
         tokens, last = _states(encoder, ids.flatten(0, 1), layer, spec)  # (B·n, 77, D)
+        tokens = tokens if weights is None else emphasis.weigh(tokens, weights)
         joined.append(tokens.reshape(len(ids), -1, tokens.shape[-1]))  # (B, 77·n, D)
         if spec.pooled:
             first = last.reshape(*ids.shape, -1)[:, 0]  # (B, 77, D)
@@ -48,7 +54,7 @@ def states(models: Models, token_ids: tuple[Tensor, ...]) -> Conditioning:
 
 def token_counts(models: Models, captions: list[str]) -> list[int]:
     """How many tokens each caption has, start and end not counted; 75 fit into one chunk."""
-    return [len(ids) for ids in _token_ids(models.tokenizers[0], captions)]
+    return [len(ids) for ids in _token_ids(models, models.tokenizers[0], captions)]
 
 
 def num_chunks(models: Models, captions: list[str]) -> list[int]:
@@ -56,24 +62,43 @@ def num_chunks(models: Models, captions: list[str]) -> list[int]:
     return [max(1, -(-count // CHUNK)) for count in token_counts(models, captions)]
 
 
-def _token_ids(tokenizer: Any, captions: list[str]) -> list[list[int]]:
-    return tokenizer(captions, add_special_tokens=False, truncation=False, verbose=False).input_ids
+def _token_ids(models: Models, tokenizer: Any, captions: list[str]) -> list[list[int]]:
+    if models.weighted:
+        return [[one for ids, _ in _weighted(tokenizer, caption) for one in ids] for caption in captions]
+    return _ids(tokenizer, captions)
 
 
-def _chunks(tokenizer: Any, captions: list[str]) -> list[list[list[int]]]:
-    """Each caption's token ids in pieces of at most 75; an empty caption is one empty piece."""
+def _weights(models: Models, captions: list[str]) -> list[list[float]]:
+    """The weight of each token of each caption."""
     return [
-        [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)] or [[]]
-        for ids in _token_ids(tokenizer, captions)
+        [weight for ids, weight in _weighted(models.tokenizers[0], caption) for _ in ids]
+        for caption in captions
     ]
 
 
-def _rectangle(captions: list[list[list[int]]], tokenizer: Any, num_chunks: int) -> Tensor:
-    """Token ids (B, num_chunks, 77): every piece between start and end, then padding."""
+def _weighted(tokenizer: Any, caption: str) -> list[tuple[list[int], float]]:
+    pieces = emphasis.parts(caption)
+    ids = _ids(tokenizer, [piece for piece, _ in pieces]) if pieces else []
+    return [(found, weight) for found, (_, weight) in zip(ids, pieces, strict=True)]
 
-    def framed(piece: list[int]) -> list[int]:
-        padding = [tokenizer.pad_token_id] * (CHUNK - len(piece))
-        return [tokenizer.bos_token_id, *piece, tokenizer.eos_token_id, *padding]
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False).input_ids
+
+
+def _chunks(captions: list[list]) -> list[list[list]]:
+    """Each caption's tokens in pieces of at most 75; an empty caption is one empty piece."""
+    return [
+        [tokens[start : start + CHUNK] for start in range(0, len(tokens), CHUNK)] or [[]]
+        for tokens in captions
+    ]
+
+
+def _rectangle(captions: list[list[list]], num_chunks: int, start: Any, end: Any, padding: Any) -> Tensor:
+    """What each token has as (B, num_chunks, 77): every piece between start and end, then padding."""
+
+    def framed(piece: list) -> list:
+        return [start, *piece, end, *[padding] * (CHUNK - len(piece))]
 
     return torch.tensor(
         [[framed(piece) for piece in caption + [[]] * (num_chunks - len(caption))] for caption in captions]

@@ -73,10 +73,12 @@ def describe(
         max_norm=config.lora.max_norm,
         network_args=network_args(config.lora),
         precision=PRECISIONS[models.dtype],
-        examples=[(e.path.parent.name, e.repeats, data.text(i)) for i, e in enumerate(data.examples)],
+        examples=[
+            (e.path.parent.name, e.repeats, data.text(i)) for i, e in enumerate(data.examples) if not e.prior
+        ],
         held_out=held_out,
         buckets=data.bucket_counts(),
-        options=_options(data),
+        options=_options(config, data),
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
@@ -92,11 +94,17 @@ def network_args(settings: LoraSettings) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value}
 
 
-def _options(data: Dataset) -> dict[str, Any]:
+def _options(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     """What was done to captions and pictures, by sd-scripts' names."""
     return {
-        "ss_shuffle_caption": data.wording.shuffle,
-        "ss_keep_tokens": data.wording.keep,
-        "ss_caption_dropout_rate": data.wording.dropout,
-        "ss_caption_tag_dropout_rate": data.wording.tag_dropout,
+        "ss_flip_aug": any(example.flip for example in data.examples),
+        "ss_random_crop": data.crops > 1,
+        "ss_enable_bucket": config.data.buckets,
+        "ss_bucket_no_upscale": not config.data.enlarge,
+        "ss_shuffle_caption": config.captions.shuffle,
+        "ss_keep_tokens": data.examples[0].wording.keep,
+        "ss_caption_dropout_rate": config.captions.dropout,
+        "ss_caption_tag_dropout_rate": config.captions.tag_dropout,
+        "ss_prior_loss_weight": config.data.regularisation_weight,
+        "ss_num_reg_images": sum(example.repeats for example in data.examples if example.prior),
     }

@@ -37,6 +37,7 @@ class Feed(NamedTuple):
     shares: Tensor  # (B,) of each example in the step's mean loss: weight / examples in the step
     text: tuple[Tensor, ...]  # as Text.tensors gives it
     perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
+    masks: Tensor | None = None  # (B, 1, H/8, W/8) as in a Batch
 
     def tensors(self) -> tuple[Tensor, ...]:
         parts = (part if isinstance(part, tuple) else (part,) for part in self)
@@ -79,5 +80,6 @@ def feeds(
                 shares=part.batch.weights / total,
                 text=text.tensors(part.batch.captions),
                 perturbation=noise.perturbation(shape, keys, how),
+                masks=part.batch.masks,
             )
         first += part.count

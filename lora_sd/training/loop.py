@@ -36,7 +36,9 @@ def forward_backward(
     """Add the feed's loss, and its gradient times `scale`, to the sums of the step."""
     vector.clear()
     alone = text_of_base(models, text, feed) if how.keep_base and models.encoders_learn else None
-    inputs = Inputs(feed.latents, text.conditioning(feed.text), feed.sizes, feed.perturbation, alone)
+    inputs = Inputs(
+        feed.latents, text.conditioning(feed.text), feed.sizes, feed.perturbation, alone, feed.masks
+    )
     losses = denoising_loss(models, inputs, feed.t, feed.noise, how)
     loss = (losses * feed.shares).sum()
     (loss * scale.factor).backward()

@@ -19,6 +19,7 @@ class Inputs(NamedTuple):
     sizes: Tensor  # (B, 6)
     perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
     text_of_base: Conditioning | None = None  # what the base alone reads, where that is something else
+    masks: Tensor | None = None  # (B, 1, H/8, W/8) in [0, 1]; None to learn all of the pictures
 
 
 class Loss(NamedTuple):
@@ -52,7 +53,7 @@ def denoising_loss(models: Models, inputs: Inputs, t: Tensor, noise: Tensor, how
     error = criteria.error(prediction - target.float(), how.kind, c)
     if base is not None:
         error = error + how.keep_base * criteria.error(prediction - base, how.kind, c)
-    return _weighed(error.mean((1, 2, 3)), alpha_bar, models.prediction, how)
+    return _weighed(mean(error, inputs.masks), alpha_bar, models.prediction, how)
 
 
 @torch.no_grad()
@@ -76,6 +77,14 @@ def _weighed(loss: Tensor, alpha_bar: Tensor, prediction: str, how: Loss) -> Ten
     soft = how.weighting == "soft_min_snr"
     weight = diffusion.soft_min_snr_weight if soft else diffusion.min_snr_weight
     return loss * weight(alpha_bar, how.min_snr, prediction)
+
+
+def mean(errors: Tensor, masks: Tensor | None) -> Tensor:
+    """The mean of each example's `errors` (B, C, H, W) over what its mask (B, 1, H, W) covers, however little: (B,)."""
+    if masks is None:
+        return errors.mean((1, 2, 3))
+    covered = masks.expand_as(errors).sum((1, 2, 3))
+    return (errors * masks).sum((1, 2, 3)) / covered.clamp(min=1e-6)  # 0 for a mask that covers nothing
 
 
 HELD_OUT_T = (100, 300, 500, 700, 900)

@@ -2,26 +2,24 @@
 
 import functools
 import itertools
+import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from ..data import batches, buckets, cache, variants
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
-from ..data.folder import Example, find_examples
-from ..data.variants import AS_IT_IS, Wording
+from ..data.folder import Example
 from ..models import text
 from ..models.family import Conditioning, Models
-from ..settings import CaptionSettings, DataSettings, ValidateSettings
 from .feed import Part, Text
 from .loss import Inputs
 from .world import World
 
 ALONE = World()
+PLAIN_RULES = buckets.Rules()
 
 
 @dataclass
@@ -31,8 +29,8 @@ class Dataset:
     examples: list[Example]
     fits: list[Fit]
     latents: LatentCache
-    wording: Wording = AS_IT_IS
     seed: int = 0
+    crops: int = 1  # of each picture
 
     @property
     def _buckets(self) -> list[buckets.Size]:
@@ -79,16 +77,32 @@ class Dataset:
         return batches.collate(list(map(self.view, indices, numbers)), self.latents)
 
     def view(self, index: int, shown: int | None) -> cache.Item:
-        """A picture as it is looked at."""
-        return replace(self.examples[index], caption=self.text(index, shown)), self.fits[index]
+        """A picture that was `shown` so often before, as it is looked at; without it nothing is left to chance."""
+        views = self.views(index)
+        which = (
+            0 if shown is None else random.Random(f"{self.seed}/{index}/view/{shown}").randrange(len(views))
+        )
+        example, fit = views[which]
+        return replace(example, caption=self.text(index, shown)), fit
+
+    def views(self, index: int) -> list[cache.Item]:
+        """All that may be seen of a picture: at first the centre, then other crops of it, each also mirrored if it may be."""
+        example, fit = self.examples[index], self.fits[index]
+        rng = random.Random(f"{self.seed}/{example.path.name}")
+        fits = dict.fromkeys([fit, *(fit.elsewhere(rng) for _ in range(self.crops - 1))])
+        return [
+            (replace(example, flipped=flipped), fit)
+            for fit in fits
+            for flipped in (False, True)[: 1 + example.flip]
+        ]
 
     def text(self, index: int, shown: int | None = None) -> str:
         """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
-        caption = self.examples[index].caption
+        example = self.examples[index]
         if shown is None:
-            return variants.text(caption, self.wording)
+            return variants.text(example.caption, example.wording)
         most = variants.num_variants(len(self.examples))
-        return variants.drawn(caption, self.wording, self.seed, index, shown, most)
+        return variants.drawn(example.caption, example.wording, self.seed, index, shown, most)
 
     def bucket_counts(self) -> dict[buckets.Size, int]:
         """Pictures of each bucket in an epoch."""
@@ -104,71 +118,22 @@ class Dataset:
         )
 
     def captions(self) -> list[str]:
-        """Every caption once, nothing in it left to chance."""
-        return list(dict.fromkeys(map(self.text, range(len(self.examples)))))
+        """Every caption of what is to be learned once, nothing in it left to chance."""
+        subjects = [index for index, example in enumerate(self.examples) if not example.prior]
+        return list(dict.fromkeys(map(self.text, subjects)))
 
     def texts(self, num_batches: int, batch_size: int) -> list[str]:
         """Every text that so many batches show, once: of those that chance draws, at most variants.MOST_TEXTS."""
         epochs = -(-num_batches // self.batches_per_epoch(batch_size))
         most = variants.num_variants(len(self.examples))
-        found = dict.fromkeys([""] if self.wording.dropout else [])
+        found = dict.fromkeys([""] if any(example.wording.dropout for example in self.examples) else [])
         for index, example in enumerate(self.examples):
-            times = min(epochs * example.repeats, most) if self.wording.varies(example.caption) else 1
+            caption, wording = example.caption, example.wording
+            times = min(epochs * example.repeats, most) if wording.varies(caption) else 1
             found |= dict.fromkeys(
-                variants.variant(example.caption, self.wording, self.seed, index, number)
-                for number in range(times)
+                variants.variant(caption, wording, self.seed, index, number) for number in range(times)
             )
         return list(found)
-
-
-def wording(settings: CaptionSettings, trigger: str) -> Wording:
-    return Wording(
-        prefix=settings.prefix,
-        suffix=settings.suffix,
-        shuffle=settings.shuffle,
-        keep=int(bool(trigger.strip())) if settings.keep is None else settings.keep,
-        separator=settings.keep_separator.strip(),
-        tag_dropout=settings.tag_dropout,
-        dropout=settings.dropout,
-        wildcards=settings.wildcards,
-        trigger=trigger,
-    )
-
-
-def find(
-    data: DataSettings,
-    held_out: ValidateSettings,
-    seed: int,
-    *,
-    lines: bool = False,
-    on_note: Callable[[str], None],
-    memory: Path | None = None,
-) -> tuple[list[Example], list[Example]]:
-    """The pictures to train on and those to hold out; in the file `memory` it is remembered which are good."""
-    if not data.images:
-        raise ValueError("data.images is not set; give the folder of pictures to learn from.")
-    found = _find_in(data.images, data, lines, on_note, memory)
-    if held_out.images:
-        return found, _find_in(held_out.images, data, lines, on_note, memory)
-    return split(found, held_out.split, seed)
-
-
-def _find_in(
-    images: str, data: DataSettings, lines: bool, on_note: Callable[[str], None], memory: Path | None
-) -> list[Example]:
-    found = find_examples(
-        images,
-        trigger=data.trigger,
-        captions=data.captions,
-        lines=lines,
-        on_bad_image=data.on_bad_image,
-        memory=memory,
-    )
-    for path, why in found.skipped:
-        on_note(f"Training without {path.name}: {why}")
-    for note in found.notes:
-        on_note(note)
-    return found.examples
 
 
 def prepare(
@@ -177,33 +142,20 @@ def prepare(
     resolution: int,
     folder: Path,
     *,
-    wording: Wording = AS_IT_IS,
+    rules: buckets.Rules = PLAIN_RULES,
     seed: int = 0,
+    crops: int = 1,
     on_progress: OnProgress | None = None,
     world: World = ALONE,
 ) -> Dataset:
     """Fit `examples` to buckets of `resolution`² area and encode those that the cache does not have yet."""
-    step = buckets.step_for(resolution, models.family.bucket_step)
-    sizes = buckets.make_buckets(resolution, step=step)
-    fits = [buckets.fit(example.size, buckets.nearest(example.size, sizes)) for example in examples]
-    latents = LatentCache(folder, models.vae)
-    latents.fill(list(zip(examples, fits, strict=True)), on_progress=on_progress, share=world.here)
+    sizes = [example.size for example in examples]
+    fits = buckets.fits(sizes, resolution, models.family.bucket_step, rules)
+    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops)
+    views = [view for index in range(len(examples)) for view in dataset.views(index)]
+    dataset.latents.fill(views, on_progress=on_progress, share=world.here)
     world.wait()
-    return Dataset(examples, fits, latents, wording, seed)
-
-
-def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(to train on, to hold out): at least one of each where `share` is not 0; which ones is a function of `seed`."""
-    count = min(len(examples) - 1, max(1, round(share * len(examples)))) if share else 0
-    if share and count < 1:
-        raise ValueError(
-            f"validate.split is {share:g} of {len(examples)} picture; add pictures or set it to 0."
-        )
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = set(order[:count])
-    return [e for i, e in enumerate(examples) if i not in held], [
-        e for i, e in enumerate(examples) if i in held
-    ]
+    return dataset
 
 
 def held_out_inputs(
@@ -213,10 +165,9 @@ def held_out_inputs(
     for index in indices:
         batch = dataset.batch([index])
         states = tuple(tensor.to(models.device) for tensor in text.tensors(batch.captions))
-        yield (
-            index,
-            Inputs(batch.mean.to(models.device), text.conditioning(states), batch.sizes.to(models.device)),
-        )
+        mean, sizes = batch.mean.to(models.device), batch.sizes.to(models.device)
+        covered = None if batch.masks is None else batch.masks.to(models.device)
+        yield index, Inputs(mean, text.conditioning(states), sizes, covered)
 
 
 def cached_text(
@@ -254,5 +205,6 @@ def learning_text(models: Models) -> Text:
 def text_identity(models: Models) -> str:
     """What text states depend on besides the text: the encoders, their tokenizers' padding, and the layer taken."""
     encoders = [cache.identity(encoder) for encoder in models.text_encoders]
+    weighted = " weighted" if models.weighted else ""
     padding = [tokenizer.pad_token_id for tokenizer in models.tokenizers]
-    return f"{models.family.name} {encoders} {padding} {models.clip_skip} {models.dtype}"
+    return f"{models.family.name} {encoders} {padding} {models.clip_skip} {models.dtype}{weighted}"

@@ -6,13 +6,14 @@ Everything is loaded on the CPU; each part of the model is on the card only whil
 import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from .. import footprint, hardware, run
 from ..data import cache
+from ..data.buckets import Rules
 from ..data.folder import Example
 from ..footprint import Rung
 from ..lora import formats, layers, metadata, targets, warm
@@ -21,7 +22,7 @@ from ..models import fast
 from ..models.family import Models
 from ..models.load import load
 from ..settings import LoraSettings, TrainConfig
-from . import memory, prepare
+from . import examples, memory, prepare
 from .feed import Text
 from .prepare import Dataset
 from .vector import Vector
@@ -56,18 +57,17 @@ def get_ready(
     """
     voice.say("starting", "Looking at the pictures")
     good = run.home() / "cache" / "good.json"
-    train_on, held_out = prepare.find(
-        config.data,
-        config.validate,
-        config.seed,
-        lines=config.captions.lines,
-        on_note=voice.note,
-        memory=good,
+    train_on, held_out = examples.find(
+        config.data, config.captions, config.validate, config.seed, on_note=voice.note, memory=good
     )
     voice.say("starting", f"Loading {Path(config.model.base).name}")
     device, dtype = hardware.choose(config.machine.device, config.machine.precision)
     models = load(
-        config.model.base, dtype=dtype, prediction=config.model.prediction, clip_skip=config.model.clip_skip
+        config.model.base,
+        dtype=dtype,
+        prediction=config.model.prediction,
+        clip_skip=config.model.clip_skip,
+        weighted=config.captions.weights,
     )
     base = cache.identity(models.unet)
     memorized = run.home() / "cache" / "hashes.json"
@@ -78,13 +78,25 @@ def get_ready(
         models=models,
         resolution=resolution,
         folder=run.home() / "cache",
-        wording=prepare.wording(config.captions, config.data.trigger),
+        rules=Rules(
+            config.data.bucket_step,
+            config.data.bucket_min,
+            config.data.bucket_max,
+            shapes=config.data.buckets,
+            enlarge=config.data.enlarge,
+        ),
         seed=config.seed,
+        crops=config.data.crops,
         world=world,
     )
     with memory.on_device(models, device, "vae"):
         data = encoded(train_on, encode, voice, "Preparing picture")
-        apart = encoded(held_out, encode, voice, "Preparing held-out picture") if held_out else None
+        plain = functools.partial(encode, crops=1)
+        apart = (
+            encoded([replace(e, flip=False) for e in held_out], plain, voice, "Preparing held-out picture")
+            if held_out
+            else None
+        )
     dropout = dropout_of(config.lora, world.rank)
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
     batches = config.optim.steps * config.optim.accumulation
@@ -98,9 +110,9 @@ def get_ready(
     return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector, dropout)
 
 
-def encoded(examples: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:
+def encoded(pictures: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:
     """The pictures as latents; `words` say what is being counted."""
-    dataset = encode(examples, on_progress=voice.progress("caching", words))
+    dataset = encode(pictures, on_progress=voice.progress("caching", words))
     for note in dataset.notes():
         voice.note(note)
     return dataset

@@ -1,22 +1,23 @@
 """What the numbers of a run depend on, kept beside its states, so that a resume never goes on with others in silence."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import config as cfg
 from ..data.buckets import listed
+from ..data.folder import Example, names
 from ..files import write_text
 from .prepare import Dataset
 
 NAME = "began.json"
 # Settings that change no number, or only through the pictures and the model, which are compared themselves.
 NEUTRAL = (
-    "version model.base data.images data.on_bad_image lora.start optim.steps machine.device machine.memory machine.cuda_graph "
+    "version model.base data.images data.masks data.regularisation data.on_bad_image lora.start optim.steps machine.device machine.memory machine.cuda_graph "
     "output. save. preview. validate."
 ).split()
+NEUTRAL_OF_FOLDER = ("path", "masks", "repeats", "weight")  # the pictures and how they count are compared
 Facts = dict[str, Any]
 
 
@@ -42,24 +43,31 @@ def check_settings(folder: Path, config: cfg.TrainConfig) -> None:
 def mathematics(config: cfg.TrainConfig) -> dict[str, Any]:
     """The settings that the numbers depend on, by dotted name, as JSON keeps them."""
     names = [s.name for s in cfg.settings() if not s.name.startswith(tuple(NEUTRAL))]
-    return json.loads(json.dumps({name: cfg.get(config, name) for name in names}))
+    found = {name: cfg.get(config, name) for name in names}
+    found["data.folders"] = [
+        folder.model_dump(exclude=set(NEUTRAL_OF_FOLDER)) for folder in config.data.folders
+    ]
+    return json.loads(json.dumps(found))
 
 
 def facts(config: cfg.TrainConfig, data: Dataset, base: str, precision: str) -> Facts:
     """Everything as JSON keeps it. `base` is the identity of the base model in that number format."""
-    folders = [str(example.path.parent) for example in data.examples]
-    root = os.path.commonpath(folders)
     pictures = [
         [
-            example.path.relative_to(root).as_posix(),
+            name,
             data.latents.digests[example.path],
             example.caption,
-            [example.repeats, example.weight, fit],
+            [example.repeats, example.weight, fit, *_mask(example, data)],
         ]
-        for example, fit in zip(data.examples, data.fits, strict=True)
+        for name, example, fit in zip(names(data.examples), data.examples, data.fits, strict=True)
     ]
     found = {"settings": mathematics(config), "precision": precision, "base": base, "pictures": pictures}
     return json.loads(json.dumps(found))
+
+
+def _mask(example: Example, data: Dataset) -> list[str]:
+    """A mask of its own by its content; that of a run before there were any is as if it had none."""
+    return [data.latents.digests[example.mask]] if example.mask and example.mask != example.path else []
 
 
 def write(folder: Path, now: Facts) -> None:
@@ -108,7 +116,7 @@ def picture_differences(before: list[list[Any]], now: list[list[Any]]) -> list[s
         "new": [name for name in new if name not in old],
         "another picture": [name for name in both if old[name][0] != new[name][0]],
         "captioned otherwise": [name for name in both if old[name][1] != new[name][1]],
-        "counted or cropped otherwise": [name for name in both if old[name][2] != new[name][2]],
+        "counted, cropped or masked otherwise": [name for name in both if old[name][2] != new[name][2]],
     }
     said = [
         f"{listed(names)} {'is' if len(names) == 1 else 'are'} {what}"

@@ -1,0 +1,140 @@
+"""Which pictures a run looks at, how often, and how their captions are worded: from settings to examples."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..data import masks
+from ..data.folder import Example, find_examples
+from ..data.variants import Wording
+from ..settings import CaptionSettings, DataSettings, Folder, ValidateSettings
+
+OnNote = Callable[[str], None]
+
+
+def find(
+    data: DataSettings,
+    captions: CaptionSettings,
+    held_out: ValidateSettings,
+    seed: int,
+    *,
+    on_note: OnNote,
+    memory: Path | None = None,
+) -> tuple[list[Example], list[Example]]:
+    """The pictures to train on and those to hold out; in the file `memory` it is remembered which are good."""
+    folders = [*([Folder(path=data.images, masks=data.masks)] if data.images else []), *data.folders]
+    if not folders:
+        raise ValueError("data.images is not set; give the folder of pictures to learn from.")
+
+    def look(folder: Folder) -> list[Example]:
+        return _find_in(folder, data, captions, on_note, memory)
+
+    found = [example for folder in folders for example in look(folder)]
+    if held_out.images:
+        train_on, apart = found, look(Folder(path=held_out.images))
+    else:
+        train_on, apart = split(found, held_out.split, seed)
+    return train_on + _prior(train_on, data, on_note, memory), apart
+
+
+def _find_in(
+    folder: Folder, data: DataSettings, captions: CaptionSettings, on_note: OnNote, memory: Path | None
+) -> list[Example]:
+    trigger = data.trigger if folder.trigger is None else folder.trigger
+    found = find_examples(
+        folder.path,
+        trigger=trigger,
+        captions=data.captions,
+        lines=captions.lines,
+        on_bad_image=data.on_bad_image,
+        memory=memory,
+    )
+    for path, why in found.skipped:
+        on_note(f"Training without {path.name}: {why}")
+    for note in found.notes:
+        on_note(note)
+    examples = [
+        replace(
+            example,
+            repeats=example.repeats * folder.repeats,
+            weight=folder.weight,
+            flip=data.flip if folder.flip is None else folder.flip,
+            wording=wording(captions, trigger, captions.prefix if folder.prefix is None else folder.prefix),
+            mask=example.path if data.alpha_mask else None,
+            root=Path(folder.path),
+        )
+        for example in found.examples
+    ]
+    return masks.with_masks(examples, folder.masks, on_note) if folder.masks else examples
+
+
+def wording(settings: CaptionSettings, trigger: str, prefix: str) -> Wording:
+    return Wording(
+        prefix=prefix,
+        suffix=settings.suffix,
+        shuffle=settings.shuffle,
+        keep=int(bool(trigger.strip())) if settings.keep is None else settings.keep,
+        separator=settings.keep_separator.strip(),
+        tag_dropout=settings.tag_dropout,
+        dropout=settings.dropout,
+        wildcards=settings.wildcards,
+        trigger=trigger,
+    )
+
+
+def _prior(
+    subjects: list[Example], data: DataSettings, on_note: OnNote, memory: Path | None
+) -> list[Example]:
+    """Regularisation pictures (arXiv:2208.12242, section 3.2), in an epoch as many as pictures of the subject."""
+    if not data.regularisation:
+        return []
+    found = find_examples(
+        data.regularisation,
+        trigger=data.regularisation_caption,
+        trigger_setting="data.regularisation_caption",
+        on_bad_image=data.on_bad_image,
+        memory=memory,
+    )
+    wanted = sum(example.repeats for example in subjects)
+    shares = shared_out(wanted, len(found.examples))
+    used = [
+        replace(
+            example,
+            repeats=times,
+            weight=data.regularisation_weight,
+            prior=True,
+            root=Path(data.regularisation),
+        )
+        for example, times in zip(found.examples, shares, strict=True)
+        if times
+    ]
+    on_note(
+        f"Beside {wanted} pictures an epoch has as many for regularisation: {len(used)} of {len(shares)} that there are, "
+        f"{max(shares)} times at most. It is twice as many steps."
+    )
+    return used
+
+
+def shared_out(wanted: int, count: int) -> list[int]:
+    """How often each of `count` things is taken to make `wanted`, as evenly as can be.
+
+    >>> shared_out(5, 3), shared_out(2, 4)
+    ([1, 2, 2], [0, 1, 0, 1])
+    """
+    return [(number + 1) * wanted // count - number * wanted // count for number in range(count)]
+
+
+def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """(to train on, to hold out): at least one of each where `share` is not 0; which ones is a function of `seed`."""
+    count = min(len(examples) - 1, max(1, round(share * len(examples)))) if share else 0
+    if share and count < 1:
+        raise ValueError(
+            f"validate.split is {share:g} of {len(examples)} picture; add pictures or set it to 0."
+        )
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
+    held = set(order[:count])
+    return [e for i, e in enumerate(examples) if i not in held], [
+        e for i, e in enumerate(examples) if i in held
+    ]
