@@ -11,7 +11,7 @@ from bad import bad, write
 from PIL import Image
 
 from app import uploads
-from lora_sd.data import captions, images
+from lora_sd.data import captions, images, masks
 from lora_sd.data.folder import find_examples
 
 
@@ -455,3 +455,28 @@ def a_pasted_folder_with_NUL(folder):
 @bad("folder", "Type the path")
 def a_pasted_folder_of_nothing(folder):
     uploads.local_folder(' "" ')
+
+
+def masked(folder: Path, mask: Path) -> None:
+    write(folder / "cats" / "fox.png", png())
+    masks.with_masks(find_examples(folder / "cats", trigger="x").examples, str(mask.parent), print)
+
+
+@bad("masks", "there is no such folder")
+def a_folder_of_masks_that_is_not_there(folder):
+    masked(folder, folder / "masks" / "fox.png")
+
+
+@bad("masks", "is named as one of the pictures")
+def a_folder_of_masks_of_other_pictures(folder):
+    masked(folder, write(folder / "masks" / "bear.png", png()))
+
+
+@bad("fox.png", "is not a picture that can be read")
+def a_mask_that_is_no_picture(folder):
+    masked(folder, write(folder / "masks" / "fox.png", "hello"))
+
+
+@bad("fox.png", "make them the same shape")
+def a_mask_of_another_shape(folder):
+    masked(folder, write(folder / "masks" / "fox.png", png(640, 64)))

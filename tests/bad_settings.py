@@ -243,3 +243,23 @@ def a_rank_by_a_pattern_without_a_rank(folder):
 @bad("seed.x", "There is no setting")
 def a_change_below_a_setting(folder):
     cfg.changed(cfg.TrainConfig(), {"seed.x": 1})
+
+
+@bad("data.folders.0.repeats", "must be at least 1")
+def a_folder_of_several_that_counts_nothing(folder):
+    toml(folder, '[[data.folders]]\npath = "cats"\nrepeats = 0')
+
+
+@bad("data.folders.0", "There is no setting")
+def a_misspelled_setting_of_a_folder_of_several(folder):
+    toml(folder, '[[data.folders]]\npath = "cats"\nreapeats = 2')
+
+
+@bad("data.folders.0.path", "no path has")
+def a_folder_of_several_with_NUL_in_its_name(folder):
+    toml(folder, '[[data.folders]]\npath = "cats\\u0000"')
+
+
+@bad("data.folders.0", "write a path, or JSON")
+def a_folder_of_several_that_is_half_JSON(folder):
+    flags.parse(["--data.folders", '{"path": '], cfg.TrainConfig())

@@ -99,3 +99,10 @@ def test_latents_are_a_sample_of_the_gaussian_of_the_vae():
     still = whole._replace(std=torch.zeros_like(whole.std))
     assert torch.equal(made([some(still, [0])])[0].latents, still.mean)
     assert not torch.equal(made([some(whole, [0])])[0].latents, whole.mean)
+
+
+def test_masks_are_inputs_like_all_others_and_none_are_no_input():
+    [masked] = made([some(batch(2), [0, 1])])
+    plain = masked._replace(masks=None)
+    assert len(masked.tensors()) == len(plain.tensors()) + 1 and masked.shapes != plain.shapes
+    assert torch.equal(masked.to("cpu").masks, masked.masks) and plain.to("cpu").masks is None

@@ -94,6 +94,7 @@ def _prior(
         data.regularisation,
         trigger=data.regularisation_caption,
         trigger_setting="data.regularisation_caption",
+        captions=data.captions,
         on_bad_image=data.on_bad_image,
         memory=memory,
     )
