@@ -77,14 +77,17 @@ def kind_of(setting: Setting) -> Control:
         return Control(gr.Checkbox, bool, bool)
     if annotation in (int, float):
         return _number(annotation, optional)
+    if get_origin(annotation) is list and float in (
+        get_args(annotation)[0],
+        *get_args(get_args(annotation)[0]),
+    ):
+        return Control(_lines("one per line"), _show_numbers, _read_numbers)
     if get_origin(annotation) is list:  # of texts, or of what a text gives
         return Control(
             _lines("one per line"),
             lambda values: "\n".join(map(str, values)),
             lambda text: [s for s in map(str.strip, text.splitlines()) if s],
         )
-    if get_origin(annotation) is list:
-        return Control(_lines("one per line"), _show_numbers, _read_numbers)
     if annotation == dict[str, Any]:
         return Control(_lines("betas = [0.9, 0.99]"), _show_arguments, _read_arguments)
     if annotation == dict[str, int]:
