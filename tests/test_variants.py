@@ -95,6 +95,8 @@ def test_a_line_is_a_caption_of_its_own_only_where_that_is_set(tmp_path, picture
     assert several.caption == "mycat, a cat\nmycat asleep"
     assert set(texts(several.caption, Wording())) == {"mycat, a cat", "mycat asleep"}
     assert text(several.caption, Wording()) == "mycat, a cat"
+    [odd, *_] = folder.find_examples(pictures, trigger="my\ncat").examples
+    assert odd.caption == "my cat, a cat mycat asleep"
     assert captions.read(pictures / "1.txt", lines=True) == ("picture 1", None)
 
 

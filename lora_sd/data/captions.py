@@ -28,12 +28,14 @@ def with_trigger(caption: str, trigger: str) -> str:
     ('mycat, a cat on a mat', 'MyCat asleep')
     """
     trigger = trigger.strip()
-    if not trigger:
+    if not trigger or has_word(caption, trigger):
         return caption
-    return "\n".join(
-        line if has_word(line, trigger) else f"{trigger}, {line}" if line else trigger
-        for line in caption.split("\n")
-    )
+    return f"{trigger}, {caption}" if caption else trigger
+
+
+def with_trigger_in_each(lines: str, trigger: str) -> str:
+    """Captions on lines of their own, each with the trigger word."""
+    return "\n".join(with_trigger(line, _one_line(trigger)) for line in lines.split("\n"))
 
 
 def has_word(text: str, word: str) -> bool:

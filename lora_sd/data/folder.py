@@ -83,7 +83,7 @@ def find_examples(
     )
     notes += said + _completeness(root, list(sizes), texts, trigger, trigger_setting)
     examples = [
-        Example(path, cap.with_trigger(texts.get(path, ""), trigger), size, repeats[path])
+        Example(path, cap.with_trigger_in_each(texts.get(path, ""), trigger), size, repeats[path])
         for path, size in sizes.items()
     ]
     return Found(examples, skipped, notes)
