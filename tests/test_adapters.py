@@ -260,7 +260,7 @@ def test_lora_plus_is_an_optimizer_with_a_faster_group_for_up():
     theirs = [nn.Parameter(view.clone()) for view in vector.split(vector.values.data)]
     groups = [{"params": theirs[::2]}, {"params": theirs[1::2], "lr": 0.03 * 8}]
     adamw = torch.optim.AdamW(groups, lr=0.03, weight_decay=0.1)
-    ours = optim.adamw([vector.values], learning_rate=0.03, weight_decay=0.1)
+    ours = optim.make("AdamW", [[vector.values]], learning_rate=0.03, weight_decay=0.1, arguments={})
     update = Update(
         vector, ours, max_grad_norm=0, scale=LossScale(False, torch.device("cpu")), plus_ratio=8.0
     )
