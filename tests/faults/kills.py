@@ -94,7 +94,8 @@ class Campaign:
                 return
             assert code == -9, f"exit code {code}: {(folder / 'log.txt').read_text()[-3000:]}"
             state = run.read_state(folder)
-            assert state.status in ("interrupted", "finished"), state
+            unreported = state.status == "starting" and not state.pid  # killed before it said a word
+            assert state.status in ("interrupted", "finished") or unreported, state
             self.phases[self.where(state)] += 1
             operation = self.last_words.read_text().replace(str(run.home()), "")
             self.say(f"kill {self.phases.total():3}  step {state.step:3}  {self.where(state):10} {operation}")
