@@ -114,7 +114,7 @@ def opened(page: Page, project: Project) -> Updates:
         page.base: gr.update(choices=models.menu(), value=facts.base.source),
         page.pictures: make_view.draw_pictures(project),
         page.clear: gr.update(visible=facts.num_pictures > 0),
-        page.files: None,
+        page.files: gr.update(value=None, interactive=True),
         page.folder: "",
     } | replanned(page, facts)
 
@@ -231,6 +231,7 @@ def build(*, remote: bool = False) -> Page:
                 height=150,
                 elem_id="files",
                 file_types=["image", ".txt", ".caption", ".zip"],
+                interactive=False,  # until the page has opened, which would empty it again
             )
             with (
                 gr.Accordion(
