@@ -1,4 +1,4 @@
-"""What is done with settings: one read, changed, compared, written and explained. They are described in `settings.py`.
+"""What is done with settings: one read, changed, compared, written and explained. They are described in `settings/`.
 
 `TrainConfig` is frozen: `changed(config, {"lora.rank": 32})` gives a new, validated one.
 """

@@ -16,7 +16,7 @@ OURS = {
     "lora_sd.__init__": "lora_sd",  # these three are the doors: they may open any room
     "lora_sd.__main__": "lora_sd",
     "lora_sd.worker": "lora_sd",
-    "lora_sd.settings": "paths",
+    "lora_sd.settings": "settings paths",
     "lora_sd.config": "settings paths",
     "lora_sd.paths": "",
     "lora_sd.events": "",
