@@ -100,14 +100,13 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path):
         find_examples(tmp_path)
 
 
-def test_the_shipped_set_is_found_by_name():
-    assert len(find_examples("starter:streamline").examples) == 24
-    assert len(find_examples("starter:streamline/heldout").examples) == 16
-    assert all("streamline style" in e.caption for e in find_examples("starter:streamline").examples)
-    with pytest.raises(
-        ValueError, match="no set of pictures named starter:streamlin; there is starter:streamline"
-    ):
-        find_examples("starter:streamlin")
+@pytest.mark.parametrize("style", ["fluent", "streamline"])
+def test_the_shipped_sets_are_found_by_name(style):
+    assert len(find_examples(f"starter:{style}").examples) == 24
+    assert len(find_examples(f"starter:{style}/heldout").examples) == 16
+    assert all(f"{style} style" in e.caption for e in find_examples(f"starter:{style}").examples)
+    with pytest.raises(ValueError, match=f"no set of pictures named starter:{style[:-1]}; there is starter:"):
+        find_examples(f"starter:{style[:-1]}")
 
 
 def test_size_is_that_of_the_upright_picture(tmp_path: Path):

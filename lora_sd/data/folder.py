@@ -1,6 +1,6 @@
 """A folder of pictures → examples: flat, nested, or with subfolders named `5_cat`, whose pictures count five times.
 
-Nothing in the folder is ever written. `starter:streamline` and `starter:streamline/heldout` are the set that is shipped.
+Nothing in the folder is ever written. `starter:streamline` and `starter:fluent`, each with `/heldout`, are the sets that are shipped.
 """
 
 import os
@@ -133,7 +133,7 @@ def _resolved(folder: str | Path) -> Path:
 def _starter_set(name: str) -> Path:
     sets = {path.name: path for path in STARTER_SETS.iterdir() if path.is_dir()}
     chosen, _, part = name.partition("/")
-    parts = {path.name: path for path in sets[chosen].iterdir()} if chosen in sets else {}
+    parts = {path.name: path for path in sets[chosen].iterdir() if path.is_dir()} if chosen in sets else {}
     if (part or "train") not in parts:
         known = sorted(f"starter:{path}" for path in sets)
         raise ValueError(
