@@ -82,6 +82,13 @@ def lines(
 def _pictures(count: int) -> Line:
     if count == 0:
         return Line("Pictures", "none yet", "15 to 30 varied ones work well")
+    if count == 1:
+        return Line(
+            "Pictures",
+            "1",
+            "the result will soon only repeat it: compare early files; 15 to 30 varied ones do better",
+            warning=True,
+        )
     if count < FEW_PICTURES:
         return Line(
             "Pictures",

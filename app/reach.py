@@ -10,6 +10,7 @@ from pathlib import Path
 from lora_sd import config as cfg
 from lora_sd import run
 from lora_sd.models.find import HUB_NAME
+from lora_sd.settings import OPTIMIZERS
 
 from . import places, uploads
 
@@ -19,8 +20,14 @@ confined = False  # whether others can reach the page: set once, before it is bu
 
 
 def check(config: cfg.TrainConfig) -> None:
-    """Raises ValueError for a setting that leads elsewhere."""
+    """Raises ValueError for a setting that leads elsewhere: to a place, or into code of whatever package is installed."""
     if confined:
+        optimizer = config.optim.optimizer
+        if optimizer not in OPTIMIZERS and not optimizer.startswith("torch.optim."):
+            raise ValueError(
+                f"optim.optimizer is {optimizer!r}; while other computers are let in, only those of the menu and of "
+                "torch.optim can be used."
+            )
         for name, value in cfg.places(config).items():
             if (
                 name != "model.base" and value and not SHIPPED.fullmatch(value)

@@ -206,12 +206,13 @@ def test_the_rounds_give_the_median_of_their_ratios():
 # peft_loop and graph_curve
 
 
-def test_the_peft_loop_adapts_the_layers_that_ours_does(starter):
-    unet: UNet2DConditionModel = peft_loop.adapted_unet(str(starter.path), 4, "cpu")
+@pytest.mark.parametrize("name", peft_loop.TARGETS)
+def test_the_peft_loop_adapts_the_layers_that_ours_does(starter, name):
+    unet: UNet2DConditionModel = peft_loop.adapted_unet(str(starter.path), 4, "cpu", name)
     theirs = {
         f"unet.{name.partition('.lora_A')[0]}" for name, _ in unet.named_parameters() if "lora_A" in name
     }
-    assert theirs == set(targets.resolve(starter.parts(), "transformer", rank=4))
+    assert theirs == set(targets.resolve(starter.parts(), name, rank=4))
 
 
 def test_the_peft_loop_trains(made, tmp_path, monkeypatch):

@@ -161,3 +161,23 @@ def test_a_run_of_two_folders_goes_on_wherever_they_lie_and_not_worded_otherwise
     with pytest.raises(Changed, match=r"data\.folders was .*photo of"):
         resume(folder, changes={"data.folders": [{**more, "prefix": "a"}]})
     assert body(resume(folder, changes={"data.folders": [more]})) == body(whole)
+
+
+@pytest.mark.parametrize("count, words", [(1, "one picture"), (4, "only 4 pictures"), (5, None)])
+def test_too_few_pictures_are_told(tmp_path, count, words):
+    for index in range(count):
+        Image.new("RGB", (64, 64), (index, 0, 0)).save(tmp_path / f"{index}.png")
+        (tmp_path / f"{index}.txt").write_text(f"cat {index}")
+    said = found(tmp_path)[2]
+    assert [note for note in said if "pictures do better" in note] == [
+        note for note in said if words and words in note
+    ]
+    assert bool(words) == bool(said)
+
+
+def test_pictures_that_all_have_one_caption_are_told(tmp_path):
+    for index in range(6):
+        Image.new("RGB", (64, 64), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    assert any("same caption, 'mycat'" in note for note in found(tmp_path, **{"data.trigger": "mycat"})[2])
+    (tmp_path / "0.txt").write_text("mycat on a chair")
+    assert not any("same caption" in note for note in found(tmp_path, **{"data.trigger": "mycat"})[2])

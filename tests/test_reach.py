@@ -72,6 +72,15 @@ def test_at_the_computer_itself_every_path_may_be_used(monkeypatch):
     assert with_setting("validate.images", "/etc").config().validate.images == "/etc"
 
 
+def test_an_optimizer_is_of_the_menu_or_of_pytorch(monkeypatch):
+    for name in ("Lion", "torch.optim.RAdam"):
+        assert with_setting("optim.optimizer", name).config().optim.optimizer == name
+    with pytest.raises(ValueError, match="only those of the menu"):
+        with_setting("optim.optimizer", "antigravity.Fly").config()
+    monkeypatch.setattr(reach, "confined", False)
+    assert with_setting("optim.optimizer", "mine.Optimizer").config().optim.optimizer == "mine.Optimizer"
+
+
 @pytest.mark.parametrize("source", ["/etc", "../models/x.safetensors", "owner/not-here"])
 def test_a_base_model_is_one_of_the_menu(source):
     assert models.base("starter").source == "starter"

@@ -9,13 +9,14 @@ from typing import Literal
 from .adapter import LoraSettings
 from .model import ModelSettings
 from .noise import LossSettings, NoiseSettings
-from .optim import OptimSettings
+from .optim import OPTIMIZERS, OptimSettings
 from .pictures import CaptionSettings, DataSettings, Folder
 from .running import MachineSettings, OutputSettings, PreviewSettings, SaveSettings, ValidateSettings
 from .setting import MINUTES, Section, argument, setting
 
 __all__ = [
     "MINUTES",
+    "OPTIMIZERS",
     "PATHS",
     "CaptionSettings",
     "DataSettings",

@@ -9,9 +9,11 @@ import torch
 from ..data import masks
 from ..data.folder import Example, find_examples
 from ..data.variants import Wording
+from ..paths import shown
 from ..settings import CaptionSettings, DataSettings, Folder, ValidateSettings
 
 OnNote = Callable[[str], None]
+FEW = 5  # pictures: fewer can hardly be told from what they show
 
 
 def find(
@@ -36,7 +38,31 @@ def find(
         train_on, apart = found, look(Folder(path=held_out.images))
     else:
         train_on, apart = split(found, held_out.split, seed)
+    for note in doubts(train_on):
+        on_note(note)
     return train_on + _prior(train_on, data, on_note, memory), apart
+
+
+def doubts(examples: list[Example]) -> list[str]:
+    """What a person should know of pictures that can teach little: hardly any, or all under one caption."""
+    count = len(examples)
+    few = (
+        "There is one picture, so the LoRA can't tell what matters in it from what does not, and will soon only repeat it"
+        if count == 1
+        else f"There are only {count} pictures, which the LoRA will soon only repeat"
+    )
+    said = []
+    if count < FEW:
+        said.append(
+            f"{few}; an early file, or a strength below 1, is often the best of it. 15 to 30 varied pictures do better."
+        )
+    captions = {example.caption for example in examples}
+    if count > 1 and len(captions) == 1 and not any(example.wording.wildcards for example in examples):
+        said.append(
+            f"Every picture has the same caption, {shown(captions.pop())!r}: all that they have in common is learned "
+            "under it, backgrounds and poses as well. Captions of what each shows besides keep that apart."
+        )
+    return said
 
 
 def _find_in(
