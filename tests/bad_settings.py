@@ -263,3 +263,8 @@ def a_folder_of_several_with_NUL_in_its_name(folder):
 @bad("data.folders.0", "write a path, or JSON")
 def a_folder_of_several_that_is_half_JSON(folder):
     flags.parse(["--data.folders", '{"path": '], cfg.TrainConfig())
+
+
+@bad("data.regularisation_draw", "it needs data.regularisation_caption")
+def regularisation_pictures_to_draw_of_nothing(folder):
+    cfg.parse({"data": {"regularisation_draw": 10}})

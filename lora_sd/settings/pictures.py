@@ -1,9 +1,9 @@
 """Settings of the pictures and their captions."""
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import AfterValidator, ValidationInfo, model_validator
 
 from .setting import Section, setting
 
@@ -35,6 +35,14 @@ class Folder(Section):
 
     def __repr__(self) -> str:
         return repr(str(self))
+
+
+def _to_draw(count: int, info: ValidationInfo) -> int:
+    if count and info.data.get("regularisation"):
+        raise ValueError("it must be 0 where data.regularisation is a folder of them")
+    if count and not str(info.data.get("regularisation_caption", "")).strip():
+        raise ValueError('it needs data.regularisation_caption, what they shall show, as in "a cat"')
+    return count
 
 
 class DataSettings(Section):
@@ -123,6 +131,13 @@ class DataSettings(Section):
         "",
         'What regularisation pictures show, as in "a cat"; put in front of every caption of theirs without it.',
         label="Regularisation caption",
+    )
+    regularisation_draw: Annotated[int, AfterValidator(_to_draw)] = setting(
+        0,
+        "Or: how many regularisation pictures the base model draws of the regularisation caption before training; 0 is none.",
+        label="Draw regularisation pictures",
+        ge=0,
+        le=10_000,
     )
     regularisation_weight: float = setting(
         1.0,

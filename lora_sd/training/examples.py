@@ -40,7 +40,9 @@ def find(
         train_on, apart = split(found, held_out.split, seed)
     for note in doubts(train_on):
         on_note(note)
-    return train_on + _prior(train_on, data, on_note, memory), apart
+    if data.regularisation:
+        train_on = train_on + prior(train_on, data, data.regularisation, on_note=on_note, memory=memory)
+    return train_on, apart
 
 
 def doubts(examples: list[Example]) -> list[str]:
@@ -110,31 +112,39 @@ def wording(settings: CaptionSettings, trigger: str, prefix: str) -> Wording:
     )
 
 
-def _prior(
-    subjects: list[Example], data: DataSettings, on_note: OnNote, memory: Path | None
+def prior(
+    subjects: list[Example],
+    data: DataSettings,
+    folder: str | Path,
+    *,
+    on_note: OnNote,
+    memory: Path | None = None,
+    at_most: int | None = None,
 ) -> list[Example]:
-    """Regularisation pictures (arXiv:2208.12242, section 3.2), in an epoch as many as pictures of the subject."""
-    if not data.regularisation:
-        return []
+    """Regularisation pictures (arXiv:2208.12242, section 3.2), in an epoch as many as pictures of the subject.
+
+    They are the first `at_most` of `folder`, or all.
+    """
     found = find_examples(
-        data.regularisation,
+        folder,
         trigger=data.regularisation_caption,
         trigger_setting="data.regularisation_caption",
         captions=data.captions,
         on_bad_image=data.on_bad_image,
         memory=memory,
     )
+    pictures = found.examples[:at_most]
     wanted = sum(example.repeats for example in subjects)
-    shares = shared_out(wanted, len(found.examples))
+    shares = shared_out(wanted, len(pictures))
     used = [
         replace(
             example,
             repeats=times,
             weight=data.regularisation_weight,
             prior=True,
-            root=Path(data.regularisation),
+            root=Path(folder),
         )
-        for example, times in zip(found.examples, shares, strict=True)
+        for example, times in zip(pictures, shares, strict=True)
         if times
     ]
     on_note(

@@ -32,8 +32,8 @@ def draw(
 ) -> Iterator[Preview | Note]:
     """A picture of each prompt into the run's `folder`; where the card has no room for that, a note instead."""
     for index, prompt in enumerate(prompts):
-        picture = _picture(models, prompt, settings, device)
-        if picture is None:
+        drawn = picture(models, prompt, settings, device)
+        if drawn is None:
             yield Note(
                 f"The previews of step {step} do not fit into the card's memory beside the training; it goes on "
                 'without them. Smaller pictures or machine.memory = "low" leave room.'
@@ -43,13 +43,13 @@ def draw(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.written(path) as file:
-                picture.save(file, format="PNG")
+                drawn.save(file, format="PNG")
         except OSError as error:
             yield Note(
                 f"{errors.sentence(error)} The training goes on without the other previews of step {step}."
             )
             return
-        if step and flat(picture):
+        if step and flat(drawn):
             yield Note(
                 f"The preview {prompt!r} of step {step} is one flat colour. If the next ones are, too, the LoRA is burnt: "
                 "use an earlier file, and train at a lower optim.learning_rate."
@@ -57,20 +57,25 @@ def draw(
         yield Preview(step=step, prompt=prompt, index=index, path=path.relative_to(folder).as_posix())
 
 
-def flat(picture: Image.Image) -> bool:
+def flat(drawn: Image.Image) -> bool:
     """Whether a picture shows nothing: hardly any contrast, as in black or grey ones of broken weights."""
-    return max(ImageStat.Stat(picture).stddev) < FLAT
+    return max(ImageStat.Stat(drawn).stddev) < FLAT
 
 
-def _picture(
-    models: Models, prompt: str, settings: PreviewSettings, device: torch.device
+def picture(
+    models: Models,
+    prompt: str,
+    settings: PreviewSettings,
+    device: torch.device,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> Image.Image | None:
     """With the VAE on the processor if the card has no room for it, or None if even then it has not enough."""
     encoders = [] if models.encoders_learn else ["text_encoders"]
     for on_card in (["vae", *encoders], encoders):
         try:
             with memory.on_device(models, device, *on_card):
-                [picture] = sample.generate(
+                [drawn] = sample.generate(
                     models,
                     prompt,
                     negative=settings.negative,
@@ -78,8 +83,9 @@ def _picture(
                     steps=settings.steps,
                     guidance=settings.guidance,
                     sampler=settings.sampler,
+                    size=size,
                 )
-            return picture
+            return drawn
         except RuntimeError as error:
             if not errors.out_of_memory(error):
                 raise

@@ -22,7 +22,7 @@ from ..models import fast
 from ..models.family import Models
 from ..models.load import load
 from ..settings import LoraSettings, TrainConfig
-from . import examples, memory, prepare
+from . import class_pictures, examples, memory, prepare
 from .feed import Text
 from .prepare import Dataset
 from .vector import Vector
@@ -73,6 +73,14 @@ def get_ready(
     memorized = run.home() / "cache" / "hashes.json"
     base_hashes = ThreadPoolExecutor(1).submit(metadata.base_hashes, models.path, memorized)
     resolution = config.data.resolution or models.resolution
+    if config.data.regularisation_draw:
+        drawn = class_pictures.draw(
+            models, config.data, config.preview, device, resolution=resolution, world=world, voice=voice
+        )
+        count = config.data.regularisation_draw
+        train_on += examples.prior(
+            train_on, config.data, drawn, on_note=voice.note, memory=good, at_most=count
+        )
     encode = functools.partial(
         prepare.prepare,
         models=models,
