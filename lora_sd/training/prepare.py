@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..data import batches, buckets, cache, variants
+from ..data import batches, buckets, cache, hidden, variants
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
 from ..data.folder import Example
@@ -31,6 +31,7 @@ class Dataset:
     latents: LatentCache
     seed: int = 0
     crops: int = 1  # of each picture
+    grid: int = 0  # of an inpainting model: pixels of one latent, a side; 0 where nothing is hidden
 
     @property
     def _buckets(self) -> list[buckets.Size]:
@@ -74,7 +75,8 @@ class Dataset:
     def batch(self, indices: list[int], shown: list[int] | None = None) -> batches.Batch:
         """Pictures that were `shown` so often before; without it nothing is left to chance."""
         numbers = shown or [None] * len(indices)
-        return batches.collate(list(map(self.view, indices, numbers)), self.latents)
+        hides = list(map(self.hidden, indices, numbers)) if self.grid else ()
+        return batches.collate(list(map(self.view, indices, numbers)), self.latents, hides)
 
     def view(self, index: int, shown: int | None) -> cache.Item:
         """A picture that was `shown` so often before, as it is looked at; without it nothing is left to chance."""
@@ -95,6 +97,34 @@ class Dataset:
             for fit in fits
             for flipped in (False, True)[: 1 + example.flip]
         ]
+
+    def hidden(self, index: int, shown: int | None) -> hidden.Box:
+        """What an inpainting model is to paint of a picture that was `shown` so often before; without it, all."""
+        boxes = self.boxes(index)
+        return boxes[
+            0 if shown is None else random.Random(f"{self.seed}/{index}/hidden/{shown}").randrange(len(boxes))
+        ]
+
+    def boxes(self, index: int) -> list[hidden.Box]:
+        """All that may be hidden of a picture, at first everything."""
+        rng = random.Random(f"{self.seed}/{self.examples[index].path.name}/hidden")
+        return hidden.boxes(self.fits[index].bucket, self.grid, rng)
+
+    def to_encode(self) -> list[cache.Item]:
+        """Every picture, crop and side that may be seen, and of an inpainting model what is left of each; grey once a bucket."""
+        views = [(index, *view) for index in range(len(self.examples)) for view in self.views(index)]
+        seen = [(example, fit) for _, example, fit in views]
+        if not self.grid:
+            return seen
+        left = {
+            fit.bucket if hidden.is_all(box, fit) else (index, example.flipped, fit, box): (
+                hidden.hide(example, box),
+                fit,
+            )
+            for index, example, fit in views
+            for box in self.boxes(index)
+        }
+        return [*seen, *left.values()]
 
     def text(self, index: int, shown: int | None = None) -> str:
         """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
@@ -151,9 +181,9 @@ def prepare(
     """Fit `examples` to buckets of `resolution`² area and encode those that the cache does not have yet."""
     sizes = [example.size for example in examples]
     fits = buckets.fits(sizes, resolution, models.family.bucket_step, rules)
-    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops)
-    views = [view for index in range(len(examples)) for view in dataset.views(index)]
-    dataset.latents.fill(views, on_progress=on_progress, share=world.here)
+    grid = models.vae_factor if models.extra_channels else 0
+    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops, grid)
+    dataset.latents.fill(dataset.to_encode(), on_progress=on_progress, share=world.here)
     world.wait()
     return dataset
 
@@ -166,8 +196,10 @@ def held_out_inputs(
         batch = dataset.batch([index])
         states = tuple(tensor.to(models.device) for tensor in text.tensors(batch.captions))
         mean, sizes = batch.mean.to(models.device), batch.sizes.to(models.device)
-        covered = None if batch.masks is None else batch.masks.to(models.device)
-        yield index, Inputs(mean, text.conditioning(states), sizes, covered)
+        covered, beside = (
+            None if part is None else part.to(models.device) for part in (batch.masks, batch.beside)
+        )
+        yield index, Inputs(mean, text.conditioning(states), sizes, masks=covered, beside=beside)
 
 
 def cached_text(
