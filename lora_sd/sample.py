@@ -47,9 +47,14 @@ def generate(
     guidance: float = 5.0,
     sampler: str = "dpmpp_2m_karras",
     size: tuple[int, int] | None = None,
+    rescale: float = 0.0,
+    inpaint: Inpaint | None = None,
     on_step: OnStep | None = None,
 ) -> list[Image.Image]:
     """A picture of each prompt; `seeds` are one for all or one each, `size` is (w, h) in pixels.
+
+    `inpaint` is what an inpainting model paints in; without it such a model paints whole pictures.
+    `rescale` is how far guidance keeps the contrast of what it guides (arXiv:2305.08891, section 3.4); 0.7 for zero SNR.
 
     `models` may be a name, file or folder; `loras` are files with their strengths, on for this call only.
     A picture depends on its own prompt and seed, not on the others. Raises ValueError for settings that cannot work.

@@ -109,12 +109,11 @@ class LatentCache:
         known = (example.path, fit, example.flipped, example.mask, example.hidden)
         if known not in self.paths:
             parts = [VERSION, self.digests[example.path], repr(tuple(fit)), self.identity]
-            if example.hidden and hidden.is_all(example.hidden, fit):
-                parts = [VERSION, "hidden", repr(fit.bucket), self.identity]
-            elif example.hidden:
-                parts += ["hidden", repr(example.hidden)]
             parts += ["flipped"] if example.flipped else []
+            parts += ["hidden", repr(example.hidden)] if example.hidden else []
             parts += ["mask", self.digests[example.mask]] if example.mask else []
+            if example.hidden and hidden.is_all(example.hidden, fit):
+                parts = [VERSION, "grey", repr(fit.bucket), self.identity]
             key = store.digest(*parts)
             self.paths[known] = self.folder / key[:2] / f"{key}.bin"
         return self.paths[known]

@@ -17,6 +17,7 @@ from .safetensors_file import LONGEST_HEADER, Contents, open_header
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and SDXL models can be taught here"
 
+PLAIN, INPAINTING = 4, 9  # channels that a U-Net takes in
 WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl"}  # input width of attn2.to_k, the cross-attention
 
 UNET = "model.diffusion_model."
@@ -74,11 +75,13 @@ def identify(contents: Contents) -> dict[str, Any]:
     if len(first) != 4:
         return {"problem": "is damaged: its U-Net has no first layer; download it again"}
     problem = _problem_of_channels(first[1]) or _missing_part(shapes)
-    prediction = _prediction(contents, family)
+    inpainting = first[1] == INPAINTING
+    prediction = _prediction(contents, family, inpainting)
     return {
         "kind": "checkpoint",
         "family": family,
         "prediction": prediction,
+        "inpainting": inpainting,
         "zero_snr": "ztsnr" in shapes,
         "problem": problem,
     }
@@ -93,13 +96,13 @@ def _cross_attention(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 
 def _problem_of_channels(channels: Any) -> str:
-    """Inpainting and editing models see more than the noisy latents."""
-    if channels == 4:
+    """Some models see more than the noisy latents, and only of inpainting models it is known here how to make that."""
+    if channels in (PLAIN, INPAINTING):
         return ""
-    kind = {9: "an inpainting model", 8: "an image-editing model"}.get(
+    kind = {8: "an image-editing model (instruct-pix2pix)", 7: "an upscaler", 5: "a depth-to-image model"}.get(
         channels if isinstance(channels, int) else None, f"a {shown(channels, 20)}-channel model"
     )
-    return f"is {kind}; choose the plain model of the same family"
+    return f"is {kind}; choose the plain or the inpainting model of the same family"
 
 
 def _missing_part(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -110,13 +113,13 @@ def _missing_part(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return f"has no {' and no '.join(missing)}; choose a complete checkpoint" if missing else ""
 
 
-def _prediction(contents: Contents, family: str) -> str:
+def _prediction(contents: Contents, family: str, inpainting: bool) -> str:
     """ε or v: marker keys of SDXL models, the modelspec header, and for SD 2.x the weights themselves."""
     if "v_pred" in contents.shapes:
         return "v_prediction"
     if "modelspec.prediction_type" in contents.metadata:
         return "v_prediction" if contents.metadata["modelspec.prediction_type"].startswith("v") else "epsilon"
-    if family == "sd2" and LAST_NORM in contents.shapes:
+    if family == "sd2" and LAST_NORM in contents.shapes and not inpainting:
         # The 768 models spread this bias wider than the 512 ones: ComfyUI's test, with its limit.
         values = [value for value in contents.values(LAST_NORM) if math.isfinite(value)]
         return "v_prediction" if values and statistics.pstdev(values) > 0.09 else "epsilon"
@@ -141,7 +144,12 @@ def family_of_folder(path: Path, index: Mapping[str, Any]) -> tuple[str | None, 
         family = (
             "sd2" if read_json(path / "text_encoder" / "config.json").get("hidden_act") == "gelu" else "sd15"
         )
-    return family, _problem_of_channels(read_json(path / "unet" / "config.json").get("in_channels", 4))
+    return family, _problem_of_channels(channels_of_folder(path))
+
+
+def channels_of_folder(path: Path) -> Any:
+    """What its U-Net's config says that it takes in, as it stands there."""
+    return read_json(path / "unet" / "config.json").get("in_channels", PLAIN)
 
 
 def prediction_of(scheduler: Mapping[str, Any]) -> str:
@@ -164,7 +172,7 @@ def prediction_of(scheduler: Mapping[str, Any]) -> str:
 def pipeline_problem(index: Mapping[str, Any]) -> str:
     """Why the pipeline of a model_index.json can't be taught; "" if it can."""
     kind, encoders = str(index.get("_class_name")), _encoders(index)
-    if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img)?Pipeline", kind):
+    if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img|Inpaint)?Pipeline", kind):
         return f"is made for {shown(kind)}; only {SUPPORTED}"
     if kind.startswith("StableDiffusionXL") != (len(encoders) == 2):
         return f"is a {kind} with {len(encoders)} text encoder(s); only {SUPPORTED}"

@@ -26,7 +26,7 @@ from .. import errors
 from ..paths import shown
 from . import find, pickled
 from .family import FAMILIES, Family, Models, Prediction, TextEncoder
-from .header import TEXT_ENCODERS, UNET, VAE, identify, read_json
+from .header import FIRST_CONV, TEXT_ENCODERS, UNET, VAE, identify, read_json
 from .safetensors_file import Contents, open_header
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -212,7 +212,14 @@ def _from_file(found: find.Found, _: torch.dtype) -> tuple[Family, Components]:
         "sd2-base" if family.name == "sd2" and known["prediction"] == "epsilon" else family.name
     )
     return family, Components(
-        unet=_single(UNet2DConditionModel, weights, folder, "unet", _dtype_of(weights, UNET)),
+        unet=_single(
+            UNet2DConditionModel,
+            weights,
+            folder,
+            "unet",
+            _dtype_of(weights, UNET),
+            in_channels=weights[FIRST_CONV].shape[1],
+        ),
         vae=_single(AutoencoderKL, weights, folder, "vae", _dtype_of(weights, VAE)),
         text_encoders=[
             _single_text(spec, weights, folder, _dtype_of(weights, TEXT_ENCODERS))
@@ -249,10 +256,13 @@ def _with_level(key: str) -> str:
     return f"{prefix}text_model.{rest}" if old else key
 
 
-def _single(kind: type, weights: dict[str, Tensor], folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
+def _single(
+    kind: type, weights: dict[str, Tensor], folder: Path, name: str, dtype: torch.dtype, **config: int
+) -> nn.Module:
+    """A component of the file; `config` is what the file has otherwise than the folder of configs."""
     try:
         return kind.from_single_file(
-            weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True
+            weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True, **config
         )
     except Exception as error:  # each of its words for weights that are not there, or of another shape
         if errors.out_of_memory(error):

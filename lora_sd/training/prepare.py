@@ -75,7 +75,7 @@ class Dataset:
     def batch(self, indices: list[int], shown: list[int] | None = None) -> batches.Batch:
         """Pictures that were `shown` so often before; without it nothing is left to chance."""
         numbers = shown or [None] * len(indices)
-        hides = list(map(self.hidden, indices, numbers)) if self.grid else ()
+        hides = list(map(self.hides, indices, numbers)) if self.grid else ()
         return batches.collate(list(map(self.view, indices, numbers)), self.latents, hides)
 
     def view(self, index: int, shown: int | None) -> cache.Item:
@@ -98,12 +98,12 @@ class Dataset:
             for flipped in (False, True)[: 1 + example.flip]
         ]
 
-    def hidden(self, index: int, shown: int | None) -> hidden.Box:
+    def hides(self, index: int, shown: int | None) -> hidden.Box:
         """What an inpainting model is to paint of a picture that was `shown` so often before; without it, all."""
         boxes = self.boxes(index)
-        return boxes[
-            0 if shown is None else random.Random(f"{self.seed}/{index}/hidden/{shown}").randrange(len(boxes))
-        ]
+        if shown is None:
+            return boxes[0]
+        return random.Random(f"{self.seed}/{index}/hidden/{shown}").choice(boxes)
 
     def boxes(self, index: int) -> list[hidden.Box]:
         """All that may be hidden of a picture, at first everything."""
@@ -116,15 +116,9 @@ class Dataset:
         seen = [(example, fit) for _, example, fit in views]
         if not self.grid:
             return seen
-        left = {
-            fit.bucket if hidden.is_all(box, fit) else (index, example.flipped, fit, box): (
-                hidden.hide(example, box),
-                fit,
-            )
-            for index, example, fit in views
-            for box in self.boxes(index)
-        }
-        return [*seen, *left.values()]
+        left = [(hidden.hide(example, box), fit) for index, example, fit in views for box in self.boxes(index)]
+        grey = {fit.bucket: (example, fit) for example, fit in left if hidden.is_all(example.hidden, fit)}
+        return [*seen, *(item for item in left if not hidden.is_all(item[0].hidden, item[1])), *grey.values()]
 
     def text(self, index: int, shown: int | None = None) -> str:
         """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
