@@ -120,6 +120,11 @@ class Models:
         return self.unet.config.in_channels - self.vae.config.latent_channels
 
     @property
+    def zero_snr(self) -> bool:
+        """Whether the noise schedule ends in pure noise."""
+        return bool(self.scheduler_config.get("rescale_betas_zero_snr"))
+
+    @property
     def resolution(self) -> int:
         """Pixels a side that this U-Net was made for."""
         size = self.unet.config.sample_size

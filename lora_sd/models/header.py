@@ -82,7 +82,7 @@ def identify(contents: Contents) -> dict[str, Any]:
         "family": family,
         "prediction": prediction,
         "inpainting": inpainting,
-        "zero_snr": "ztsnr" in shapes,
+        "zero_snr": "ztsnr" in shapes and prediction == "v_prediction",  # noise alone tells nothing of noise
         "problem": problem,
     }
 

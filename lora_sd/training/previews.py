@@ -78,6 +78,7 @@ def _picture(
                     steps=settings.steps,
                     guidance=settings.guidance,
                     sampler=settings.sampler,
+                    rescale=settings.rescale,
                 )
             return picture
         except RuntimeError as error:

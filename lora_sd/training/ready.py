@@ -66,6 +66,7 @@ def get_ready(
         config.model.base,
         dtype=dtype,
         prediction=config.model.prediction,
+        zero_snr=config.model.zero_snr,
         clip_skip=config.model.clip_skip,
         weighted=config.captions.weights,
     )
