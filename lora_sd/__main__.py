@@ -191,7 +191,10 @@ def generate(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=25, help="sampling steps")
     parser.add_argument("--guidance", type=float, default=5.0, help="how strongly the prompt is followed")
     parser.add_argument(
-        "--rescale", type=float, default=0.0, help="keep guidance from glaring; 0.7 for zero-terminal-SNR models"
+        "--rescale",
+        type=float,
+        default=0.0,
+        help="keep guidance from glaring; 0.7 for zero-terminal-SNR models",
     )
     parser.add_argument(
         "--sampler", default="dpmpp_2m_karras", help="ddim, euler, euler_a, dpmpp_2m_karras or unipc"
@@ -212,7 +215,9 @@ def generate(arguments: list[str]) -> int:
     from .paths import typed
 
     if bool(asked.image) != bool(asked.mask):
-        raise ValueError("Give both --image and --mask: the picture, and in white what of it is painted anew.")
+        raise ValueError(
+            "Give both --image and --mask: the picture, and in white what of it is painted anew."
+        )
     parts = ((asked.image, "--image"), (asked.mask, "--mask"))
     inpaint = sample.Inpaint(*(images.rgb(typed(*part)) for part in parts)) if asked.image else None
 

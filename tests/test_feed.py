@@ -26,7 +26,9 @@ def batch(count, seed=0):
 
 def some(whole, positions):
     """A process's part of a batch."""
-    picked = Batch(*(x[positions] if torch.is_tensor(x) else [x[i] for i in positions] for x in whole))
+    picked = Batch(
+        *(x and [x[i] for i in positions] if not torch.is_tensor(x) else x[positions] for x in whole)
+    )
     return Part(picked if positions else None, positions, len(whole.captions))
 
 
@@ -67,10 +69,12 @@ def test_a_feed_with_a_perturbation_has_one_tensor_more():
 
 @pytest.mark.parametrize("how", [PLAIN, EVERYTHING], ids=["plain", "everything"])
 def test_the_parts_of_two_processes_are_the_whole(how):
-    whole = batch(5)
+    whole = batch(5)._replace(beside=torch.rand(5, 5, 8, 8))
     [alone] = made([some(whole, list(range(5)))], how)
     [first], [second] = made([some(whole, [0, 2, 4])], how), made([some(whole, [1, 3])], how)
-    for name in ("latents", "noise", "t", "sizes", "shares", "masks") + ("perturbation",) * (how is EVERYTHING):
+    for name in ("latents", "noise", "t", "sizes", "shares", "masks", "beside") + ("perturbation",) * (
+        how is EVERYTHING
+    ):
         joined = torch.cat([getattr(first, name), getattr(second, name)])
         assert torch.equal(joined[[0, 3, 1, 4, 2]], getattr(alone, name))
 

@@ -94,7 +94,9 @@ def collate(
         sizes=torch.tensor([_time_ids(*item) for item in items], dtype=torch.float32),
         weights=torch.tensor([example.weight for example, _ in items]),
         masks=_masks(items, latents) if any(example.mask for example, _ in items) else None,
-        beside=torch.stack([_beside(*seen, latents) for seen in zip(items, hides, strict=True)]) if hides else None,
+        beside=torch.stack([_beside(*seen, latents) for seen in zip(items, hides, strict=True)])
+        if hides
+        else None,
     )
 
 

@@ -99,9 +99,11 @@ def _problem_of_channels(channels: Any) -> str:
     """Some models see more than the noisy latents, and only of inpainting models it is known here how to make that."""
     if channels in (PLAIN, INPAINTING):
         return ""
-    kind = {8: "an image-editing model (instruct-pix2pix)", 7: "an upscaler", 5: "a depth-to-image model"}.get(
-        channels if isinstance(channels, int) else None, f"a {shown(channels, 20)}-channel model"
-    )
+    kind = {
+        8: "an image-editing model (instruct-pix2pix)",
+        7: "an upscaler",
+        5: "a depth-to-image model",
+    }.get(channels if isinstance(channels, int) else None, f"a {shown(channels, 20)}-channel model")
     return f"is {kind}; choose the plain or the inpainting model of the same family"
 
 

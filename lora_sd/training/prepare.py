@@ -116,7 +116,9 @@ class Dataset:
         seen = [(example, fit) for _, example, fit in views]
         if not self.grid:
             return seen
-        left = [(hidden.hide(example, box), fit) for index, example, fit in views for box in self.boxes(index)]
+        left = [
+            (hidden.hide(example, box), fit) for index, example, fit in views for box in self.boxes(index)
+        ]
         grey = {fit.bucket: (example, fit) for example, fit in left if hidden.is_all(example.hidden, fit)}
         return [*seen, *(item for item in left if not hidden.is_all(item[0].hidden, item[1])), *grey.values()]
 
