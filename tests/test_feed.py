@@ -26,9 +26,7 @@ def batch(count, seed=0):
 
 def some(whole, positions):
     """A process's part of a batch."""
-    picked = Batch(
-        *(x and [x[i] for i in positions] if not torch.is_tensor(x) else x[positions] for x in whole)
-    )
+    picked = Batch(*(x[positions] if torch.is_tensor(x) else x and [x[i] for i in positions] for x in whole))
     return Part(picked if positions else None, positions, len(whole.captions))
 
 
@@ -89,7 +87,8 @@ def test_the_shares_of_a_step_are_the_weights_over_all_its_examples():
 def test_a_batch_collected_in_two_draws_what_it_draws_as_one():
     whole = batch(4)
     [together] = made([some(whole, [0, 1, 2, 3])])
-    apart = made([some(Batch(*(x[:2] for x in whole)), [0, 1]), some(Batch(*(x[2:] for x in whole)), [0, 1])])
+    first, second = some(whole, [0, 1]).batch, some(whole, [2, 3]).batch
+    apart = made([some(first, [0, 1]), some(second, [0, 1])])
     for name in ("latents", "noise", "t", "shares"):
         assert torch.equal(torch.cat([getattr(feed, name) for feed in apart]), getattr(together, name))
 
