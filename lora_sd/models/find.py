@@ -18,11 +18,13 @@ from .header import (
     INPAINTING,
     SUPPORTED,
     channels_of_folder,
+    component_problem,
     family_of_folder,
     identify,
     prediction_of,
     read_json,
 )
+from .others import SUFFIXES
 from .safetensors_file import open_header
 
 STARTER = Path(__file__).parent.parent / "starter" / "model"
@@ -99,7 +101,8 @@ def look(path: Path, *, source: str = "", where: str = "") -> Found:
     elif path.suffix in (".ckpt", ".pt", ".pth"):
         known = {"kind": "checkpoint"}  # a pickle: told only by loading it
     else:
-        known = {"problem": f"is not a model; {SUPPORTED}, as a .safetensors file or a diffusers folder"}
+        kind = SUFFIXES.get(path.suffix.lower(), "not a model")
+        known = {"problem": f"is {kind}; {SUPPORTED}, as a .safetensors file or a diffusers folder"}
     return Found(
         **{"family": None, "kind": "unknown", "prediction": None, **known},
         source=source or str(path),
@@ -112,9 +115,8 @@ def look(path: Path, *, source: str = "", where: str = "") -> Found:
 
 def _look_at_folder(path: Path, source: str, where: str) -> Found:
     if not (path / "model_index.json").is_file():
-        raise ValueError(
-            f"{shown(path)} is not a diffusers model: it has no model_index.json; choose the folder that has one."
-        )
+        what = component_problem(path) or "is not a diffusers model: it has no model_index.json"
+        raise ValueError(f"{shown(path)} {what}; choose the folder with a model_index.json.")
     index = read_json(path / "model_index.json")
     family, problem = family_of_folder(path, index)
     scheduler = path / "scheduler" / "scheduler_config.json"

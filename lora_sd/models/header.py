@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import shown
+from . import others
 from .safetensors_file import LONGEST_HEADER, Contents, open_header
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and SDXL models can be taught here"
@@ -27,7 +28,7 @@ LAST_NORM = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 VAE = "first_stage_model."
 TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.")
 
-# Part of a key → what such a file is, the more telling first.
+# A part of a key of a LoRA.
 LORA_KEYS = (
     ".lora_down.",
     ".lora_up.",
@@ -38,20 +39,6 @@ LORA_KEYS = (
     ".lokr_w1",
     "_lora.down.",
 )
-OTHER_KEYS = {
-    "double_stream_modulation_img": "a Flux.2 model",
-    "double_blocks.0.img_attn.": "a Flux model",
-    "joint_blocks.0.": "a Stable Diffusion 3 model",
-    "clip_txt_mapper.": "a Stable Cascade model",
-    "double_layers.0.attn.w1q.": "an AuraFlow model",
-    "cap_embedder.": "a Lumina model",
-    "edm_mean": "a Playground 2.5 model",
-    "edm_vpred.": "a CosXL model",
-    "control_model.": "a ControlNet",
-    "controlnet_cond_embedding.": "a ControlNet",
-    "motion_modules.": "an AnimateDiff motion module",
-    "emb_params": "a textual-inversion embedding",
-}
 
 
 def identify(contents: Contents) -> dict[str, Any]:
@@ -62,12 +49,11 @@ def identify(contents: Contents) -> dict[str, Any]:
             "kind": "lora",
             "problem": "is a LoRA, not a base model; choose the model that it was made for",
         }
-    for mark, name in OTHER_KEYS.items():
-        if any(mark in key for key in shapes):
-            return {"problem": f"is {name}; only {SUPPORTED}"}
+    if name := _name_of_another(shapes):
+        return {"problem": f"is {name}; only {SUPPORTED}"}
+    if any(mark in key for key in shapes for mark in others.QUANTISED):
+        return {"problem": "has weights in 4 or 8 bits; choose the fp16 version of it"}
     width = _cross_attention(shapes)
-    if width == 1280:
-        return {"problem": f"is the SDXL refiner; only {SUPPORTED}"}
     if width not in WIDTHS:
         return {"problem": f"is not a model that this program knows; only {SUPPORTED}"}
     family = WIDTHS[width]
@@ -87,6 +73,21 @@ def identify(contents: Contents) -> dict[str, Any]:
     }
 
 
+def _name_of_another(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What it is, if it is known and no base model of ours."""
+    for mark, name in others.KEYS.items():
+        if any(mark in key for key in shapes):
+            return name
+    width = _cross_attention(shapes)
+    if width == 1280:
+        return others.REFINER
+    if width in WIDTHS:
+        return None
+    return next(
+        (name for start, name in others.PARTS.items() if any(key.startswith(start) for key in shapes)), None
+    )
+
+
 def _cross_attention(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     for block in (1, 2, 4):  # SD 1.x and 2.x have it from the first level on, SDXL from the second
         shape = shapes.get(f"{UNET}input_blocks.{block}{CROSS_ATTENTION}", ())
@@ -99,11 +100,9 @@ def _problem_of_channels(channels: Any) -> str:
     """Some models see more than the noisy latents, and only of inpainting models it is known here how to make that."""
     if channels in (PLAIN, INPAINTING):
         return ""
-    kind = {
-        8: "an image-editing model (instruct-pix2pix)",
-        7: "an upscaler",
-        5: "a depth-to-image model",
-    }.get(channels if isinstance(channels, int) else None, f"a {shown(channels, 20)}-channel model")
+    kind = {5: others.DEPTH, 7: others.UPSCALER, 8: others.PIX2PIX}.get(
+        channels if isinstance(channels, int) else None, f"a {shown(channels, 20)}-channel model"
+    )
     return f"is {kind}; choose the plain or the inpainting model of the same family"
 
 
@@ -160,6 +159,11 @@ def prediction_of(scheduler: Mapping[str, Any]) -> str:
         scheduler.get("prediction_type", "epsilon"),
         scheduler.get("num_train_timesteps", 1000),
     )
+    name = others.longest(others.SCHEDULERS, str(scheduler.get("_class_name")))
+    if name:
+        raise ValueError(
+            f"This is {name}; only models that predict epsilon or v_prediction can be taught here."
+        )
     if prediction not in ("epsilon", "v_prediction"):
         raise ValueError(
             f"This model predicts {shown(prediction)!r}; only models that predict epsilon or v_prediction can be taught here."
@@ -175,10 +179,27 @@ def pipeline_problem(index: Mapping[str, Any]) -> str:
     """Why the pipeline of a model_index.json can't be taught; "" if it can."""
     kind, encoders = str(index.get("_class_name")), _encoders(index)
     if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img|Inpaint)?Pipeline", kind):
-        return f"is made for {shown(kind)}; only {SUPPORTED}"
+        name = others.longest(others.PIPELINES, kind)
+        return f"is {name or f'made for {shown(kind)}'}; only {SUPPORTED}"
+    if kind.startswith("StableDiffusionXL") and encoders == ["text_encoder_2"]:
+        return f"is {others.REFINER}; only {SUPPORTED}"
     if kind.startswith("StableDiffusionXL") != (len(encoders) == 2):
         return f"is a {kind} with {len(encoders)} text encoder(s); only {SUPPORTED}"
     return ""
+
+
+def component_problem(folder: Path) -> str:
+    """What a folder without an index is: one component of a model, by its config; "" where that does not tell."""
+    if not (folder / "config.json").is_file():
+        return ""
+    config = read_json(folder / "config.json")
+    architectures = config.get("architectures")
+    kind = str(
+        config.get("_class_name")
+        or (architectures[0] if isinstance(architectures, list) and architectures else "")
+    )
+    name = others.longest(others.COMPONENTS, kind)
+    return f"is {name or f'a {shown(kind)}'} alone" if kind else ""
 
 
 def _encoders(index: Mapping[str, Any]) -> list[str]:
