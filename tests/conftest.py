@@ -70,6 +70,47 @@ def tiny_models(tiny_folder) -> Callable:
 
 
 @pytest.fixture
+def tiny_checkpoint(tiny_folder, tiny_models, tmp_path, monkeypatch) -> Callable[..., Path]:
+    """`tiny_checkpoint("sdxl", suffix=".safetensors", extra={…})` is a tiny model as one file.
+
+    The loader's two tables, cross-attention widths and component configs, are those of the tiny models for the test.
+    """
+    from ldm import to_ldm
+    from safetensors.torch import save_file
+
+    from lora_sd.models import header
+    from lora_sd.models import load as loading
+
+    configs = loading.CONFIGS
+    monkeypatch.setattr(loading, "CONFIGS", tmp_path)
+    shutil.copytree(configs / "tokenizer", tmp_path / "tokenizer")
+
+    def write(name, suffix=".safetensors", extra=None, metadata=None, rename=lambda key: key):
+        plain = name.removesuffix("-inpainting")
+        family = {"sd2-v": "sd2", "sd2": "sd2-base"}.get(plain, plain)
+        json_only = shutil.ignore_patterns("*.safetensors", "tokenizer.json")
+        shutil.copytree(tiny_folder(plain), tmp_path / family, ignore=json_only)
+        shutil.copytree(
+            tiny_folder(name) / "vae", tmp_path / family / "vae", ignore=json_only, dirs_exist_ok=True
+        )
+        for tokenizer in (tmp_path / family).glob("tokenizer*"):
+            shutil.copy(configs / family / tokenizer.name / "special_tokens_map.json", tokenizer)
+        width = 32 + 64 if plain == "sdxl" else 32
+        monkeypatch.setattr(header, "WIDTHS", {width: family.removesuffix("-base")})
+        models = tiny_models(name)
+        weights = to_ldm(models.unet, models.vae, models.text_encoders) | (extra or {})
+        weights = {rename(key): value for key, value in weights.items()}
+        path = tmp_path / f"model{suffix}"
+        if suffix == ".safetensors":
+            save_file(weights, path, metadata)
+        else:
+            torch.save({"state_dict": weights}, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
 def pictures(tmp_path):
     """Three pictures of two shapes, with captions."""
     folder = tmp_path / "pictures"
