@@ -31,6 +31,7 @@ SAMPLERS: dict[str, tuple[type, dict]] = {
 # A noise schedule that ends in pure noise has to be begun there (arXiv:2305.08891, section 3.3). Karras' spacing would spend
 # half its steps on noise levels at which nothing can be seen.
 FROM_PURE_NOISE = {"timestep_spacing": "trailing", "use_karras_sigmas": False}
+SAME_SHAPE = 0.02  # relative difference of aspect ratios that rounding may make
 LARGEST = 4096  # pixels of a side
 LIMITS = {
     "steps": (1, 1000),
@@ -90,11 +91,8 @@ def generate(
     seeds = list(seeds) * len(prompts) if len(seeds) == 1 else list(seeds)
     size = size or (_size_of(inpaint.picture, models) if inpaint else (models.resolution, models.resolution))
     _check(models, prompts, seeds, sampler, size)
-    if inpaint and not models.extra_channels:
-        raise ValueError(
-            f"{shown(models.source)} is not an inpainting model, so it can't paint in a picture; choose one that is, "
-            "or leave the picture and its mask away."
-        )
+    if inpaint:
+        _check_inpaint(models, inpaint)
     numbers = [("steps", steps), ("guidance", guidance), ("rescale", rescale)]
     numbers += [("seed", seed) for seed in seeds]
     _check_numbers(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
@@ -119,6 +117,17 @@ def _check(models: Models, prompts: list[str], seeds: list[int], sampler: str, s
             f"The size {size[0]}x{size[1]} can't be drawn; use multiples of {models.vae_factor}, "
             f"at least {step} and at most {LARGEST}."
         )
+
+
+def _check_inpaint(models: Models, inpaint: Inpaint) -> None:
+    if not models.extra_channels:
+        raise ValueError(
+            f"{shown(models.source)} is not an inpainting model, so it can't paint in a picture; choose one that is, "
+            "or leave the picture and its mask away."
+        )
+    (w, h), (mask_w, mask_h) = inpaint.picture.size, inpaint.mask.size
+    if abs(w * mask_h - mask_w * h) > SAME_SHAPE * w * mask_h:
+        raise ValueError(f"The mask is {mask_w}×{mask_h} and its picture {w}×{h}; make them the same shape.")
 
 
 def _check_numbers(numbers: Iterable[tuple[str, float]]) -> None:
@@ -169,7 +178,7 @@ def _counter(on_step: OnStep | None, total: int) -> Callable[[], None]:
 def scheduler_for(models: Models, sampler: str) -> Any:
     """diffusers' scheduler of that name, for the model's noise schedule and prediction."""
     kind, options = SAMPLERS[sampler]
-    if models.zero_snr:
+    if models.zero_snr and models.prediction == "v_prediction":  # of noise alone ε tells nothing
         taken = inspect.signature(kind).parameters
         options = {**options, **{name: value for name, value in FROM_PURE_NOISE.items() if name in taken}}
     return kind.from_config(models.scheduler_config, prediction_type=models.prediction, **options)

@@ -199,7 +199,7 @@ def test_painting_in_a_picture_and_all_of_it_equals_diffusers(
 ):
     models, pipeline = tiny_models(name), pipeline_of(tiny_folder(name), sampler)
     picture = images.rgb(pictures / "1.png")  # of another size
-    part, whole = Image.new("L", (128, 128), 0), Image.new("L", (128, 128), 255)
+    part, whole = Image.new("L", picture.size, 0), Image.new("L", picture.size, 255)
     part.paste(255, (20, 33, 90, 128))
     for mask, inpaint in ((part, sample.Inpaint(picture, part)), (whole, None)):
         [ours] = sample.generate(
@@ -213,6 +213,12 @@ def test_the_size_is_the_pictures_shape_at_the_models_area(tiny_models):
     inpaint = sample.Inpaint(Image.new("RGB", (1000, 500)), Image.new("L", (1000, 500), 255))
     [picture] = sample.generate(models, "a cat", steps=1, inpaint=inpaint)
     assert picture.size == (192, 64)
+
+
+def test_a_mask_of_another_shape_is_refused(tiny_models):
+    inpaint = sample.Inpaint(Image.new("RGB", (64, 64)), Image.new("L", (64, 96)))
+    with pytest.raises(ValueError, match="The mask is 64×96 and its picture 64×64"):
+        sample.generate(tiny_models("sd15-inpainting"), "a cat", steps=1, inpaint=inpaint)
 
 
 def test_a_plain_model_can_not_paint_in_a_picture(tiny_models):

@@ -1,6 +1,7 @@
 """SDXL with v-prediction and zero terminal SNR, as NoobAI's single files are: told, trained and drawn from pure noise."""
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,6 +95,13 @@ def test_pictures_equal_those_that_diffusers_draws(noob, tiny_folder):
         ).images[0]
         [ours] = sample.generate(models, "a cat", seeds=[7], steps=3, sampler=sampler, rescale=rescale)
         assert close(ours, theirs), sampler
+
+
+def test_a_model_that_predicts_noise_does_not_begin_where_nothing_can_be_told(tiny_models):
+    models = tiny_models("sd15", zero_snr=True)
+    for sampler in sample.SAMPLERS:
+        [picture] = sample.generate(models, "a cat", steps=3, sampler=sampler)
+        assert min(np.asarray(picture).std((0, 1))) > 1, sampler
 
 
 def test_models_of_the_usual_schedule_are_drawn_as_ever(tiny_models):

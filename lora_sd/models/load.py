@@ -63,7 +63,6 @@ def load(
         family, parts = (_from_folder if found.kind == "folder" else _from_file)(found, dtype)
     scheduler_config = parts.scheduler_config | ({"prediction_type": prediction} if prediction else {})
     scheduler_config |= {} if zero_snr is None else {"rescale_betas_zero_snr": zero_snr}
-    _check_schedule(scheduler_config, family)
     for model in (parts.unet, parts.vae, *parts.text_encoders):
         model.requires_grad_(False).to(device).train()  # gradient checkpointing asks for train mode
         _convert(model, torch.float32 if model is parts.vae else dtype)
@@ -82,15 +81,6 @@ def load(
         weighted=weighted,
         scheduler_config=scheduler_config,
     )
-
-
-def _check_schedule(scheduler_config: Mapping[str, Any], family: Family) -> None:
-    prediction = scheduler_config.get("prediction_type", family.prediction)
-    if prediction == "epsilon" and scheduler_config.get("rescale_betas_zero_snr"):
-        raise ValueError(
-            "The noise schedule ends in pure noise (model.zero_snr), from which a model that predicts epsilon can't begin; "
-            "leave model.prediction and model.zero_snr away to go by what the model says."
-        )
 
 
 def alpha_bar(scheduler_config: Mapping[str, Any]) -> Tensor:
