@@ -10,6 +10,7 @@ import torch
 from ldm import to_ldm, write_header
 from test_family import PARAMETERS, real
 
+from app import models
 from lora_sd.models import find, header
 from lora_sd.models.find import describe, installed
 
@@ -69,6 +70,14 @@ def test_inpainting_models_are_told_and_none_of_them_predicts_v(real_weights, tm
     found = describe(path)
     assert found.inpainting and found.prediction == "epsilon"
     assert (found.family, found.kind) == (folder.removesuffix("-base"), "checkpoint")
+
+
+def test_the_menu_says_that_a_model_is_for_inpainting(tiny_folder):
+    labels = [models.label(describe(tiny_folder(name))) for name in ("sd15", "sd15-inpainting")]
+    assert [label.split(" · ")[1] for label in labels] == [
+        "Stable Diffusion 1.x",
+        "Stable Diffusion 1.x inpainting",
+    ]
 
 
 def test_an_inpainting_folder_is_told(tiny_folder):

@@ -88,6 +88,17 @@ def test_every_part_is_encoded_before_training_and_grey_once_for_each_bucket(dat
             data.batch([index], [shown])
 
 
+def test_held_out_pictures_are_hidden_whole_and_nothing_else_is_encoded(tiny_models, pictures, tmp_path):
+    models, examples = tiny_models("sd15-inpainting"), find_examples(pictures).examples
+    data = prepare.prepare(examples, models, 128, tmp_path / "cache", rectangles=0)
+    assert len(data.to_encode()) == 3 + 2 and data.boxes(0) == [(0, 0, 128, 128)]
+    text = prepare.learning_text(models)
+    [(_, inputs)] = prepare.held_out_inputs(data, models, text, [0])
+    assert inputs.beside[:, 0].min() == 1
+    [found] = loss.held_out_losses(models, [(0, inputs)], seed=3)
+    assert found > 0
+
+
 def test_what_is_left_of_a_mirrored_picture_is_mirrored(tiny_models, pictures, tmp_path):
     models = tiny_models("sd15-inpainting")
     [example, *_] = find_examples(pictures).examples

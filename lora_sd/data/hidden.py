@@ -19,10 +19,10 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the buc
 RECTANGLES = 3  # of each picture, beside all of it
 
 
-def boxes(bucket: Size, grid: int, rng: random.Random) -> list[Box]:
+def boxes(bucket: Size, grid: int, rng: random.Random, rectangles: int = RECTANGLES) -> list[Box]:
     """All of the picture, then rectangles with sides of a quarter of it to the whole; `grid` is pixels of one latent."""
     w, h = bucket
-    return [(0, 0, w, h), *(_rectangle(w // grid, h // grid, grid, rng) for _ in range(RECTANGLES))]
+    return [(0, 0, w, h), *(_rectangle(w // grid, h // grid, grid, rng) for _ in range(rectangles))]
 
 
 def _rectangle(columns: int, rows: int, grid: int, rng: random.Random) -> Box:

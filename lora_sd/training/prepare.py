@@ -32,6 +32,7 @@ class Dataset:
     seed: int = 0
     crops: int = 1  # of each picture
     grid: int = 0  # of an inpainting model: pixels of one latent, a side; 0 where nothing is hidden
+    rectangles: int = hidden.RECTANGLES  # that may be hidden of a picture, beside all of it
 
     @property
     def _buckets(self) -> list[buckets.Size]:
@@ -108,7 +109,7 @@ class Dataset:
     def boxes(self, index: int) -> list[hidden.Box]:
         """All that may be hidden of a picture, at first everything."""
         rng = random.Random(f"{self.seed}/{self.examples[index].path.name}/hidden")
-        return hidden.boxes(self.fits[index].bucket, self.grid, rng)
+        return hidden.boxes(self.fits[index].bucket, self.grid, rng, self.rectangles)
 
     def to_encode(self) -> list[cache.Item]:
         """Every picture, crop and side that may be seen, and of an inpainting model what is left of each; grey once a bucket."""
@@ -171,6 +172,7 @@ def prepare(
     rules: buckets.Rules = PLAIN_RULES,
     seed: int = 0,
     crops: int = 1,
+    rectangles: int = hidden.RECTANGLES,
     on_progress: OnProgress | None = None,
     world: World = ALONE,
 ) -> Dataset:
@@ -178,7 +180,7 @@ def prepare(
     sizes = [example.size for example in examples]
     fits = buckets.fits(sizes, resolution, models.family.bucket_step, rules)
     grid = models.vae_factor if models.extra_channels else 0
-    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops, grid)
+    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops, grid, rectangles)
     dataset.latents.fill(dataset.to_encode(), on_progress=on_progress, share=world.here)
     world.wait()
     return dataset
