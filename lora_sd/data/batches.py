@@ -101,7 +101,7 @@ def collate(
 
 
 def _beside(item: tuple[Example, Fit], box: hidden.Box, latents: LatentCache) -> Tensor:
-    """The mask of the box, and the mean of the latents of what is left: their deviation is a thousandth of it."""
+    """The mask of the box, and the mean of the latents of what is left, without the small deviation of the VAE."""
     example, fit = item
     mean, _ = latents.load(hidden.hide(example, box), fit)
     return torch.cat([hidden.mask(box, fit.bucket[0] // mean.shape[2], mean), mean])
