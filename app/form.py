@@ -74,7 +74,7 @@ def kind_of(setting: Setting) -> Control:
     if get_origin(annotation) is Literal:
         return _choice(get_args(annotation), optional)
     if annotation is bool:
-        return Control(gr.Checkbox, bool, bool)
+        return _answer() if optional else Control(gr.Checkbox, bool, bool)
     if annotation in (int, float):
         return _number(annotation, optional)
     if get_origin(annotation) is list and float in (
@@ -117,6 +117,17 @@ def _choice(names: tuple[str, ...], optional: bool) -> Control:
         lambda value: AUTOMATIC if value is None else value,
         lambda value: None if value == AUTOMATIC else value,
     )
+
+
+def _answer() -> Control:
+    """Yes or no, or automatic."""
+    values = {AUTOMATIC: None, "yes": True, "no": False}
+    words = {value: word for word, value in values.items()}
+
+    def build(**options: Any) -> gr.Dropdown:
+        return gr.Dropdown(list(values), **options)
+
+    return Control(build, words.get, values.get)
 
 
 def _number(kind: type, optional: bool) -> Control:

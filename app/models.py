@@ -34,7 +34,8 @@ def menu() -> list[tuple[str, str]]:
 def label(model: Found) -> str:
     if model.source == "starter":
         return "Starter · small, built in"
-    return " · ".join(part for part in (model.title, FAMILIES.get(model.family or ""), model.where) if part)
+    family = FAMILIES.get(model.family or "", "") + (" inpainting" if model.inpainting else "")
+    return " · ".join(part for part in (model.title, family, model.where) if part)
 
 
 def base(source: str) -> Base:

@@ -191,16 +191,35 @@ def generate(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=25, help="sampling steps")
     parser.add_argument("--guidance", type=float, default=5.0, help="how strongly the prompt is followed")
     parser.add_argument(
+        "--rescale",
+        type=float,
+        default=0.0,
+        help="keep guidance from glaring; 0.7 for zero-terminal-SNR models",
+    )
+    parser.add_argument(
         "--sampler", default="dpmpp_2m_karras", help="ddim, euler, euler_a, dpmpp_2m_karras or unipc"
     )
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("W", "H"), help="pixels; the model's own size unless given"
     )
+    parser.add_argument(
+        "--image", metavar="FILE", help="with an inpainting model and --mask: the picture to paint in"
+    )
+    parser.add_argument("--mask", metavar="FILE", help="white where the picture is to be painted anew")
     parser.add_argument("--out", type=Path, default=Path("."), help="the folder for the pictures")
     parser.add_argument("--device", choices=["auto", "cuda", "mps", "cpu"], default="auto")
     asked = parser.parse_args(arguments)
     from . import hardware, sample
+    from .data import images
     from .models.load import load
+    from .paths import typed
+
+    if bool(asked.image) != bool(asked.mask):
+        raise ValueError(
+            "Give both --image and --mask: the picture, and in white what of it is painted anew."
+        )
+    parts = ((asked.image, "--image"), (asked.mask, "--mask"))
+    inpaint = sample.Inpaint(*(images.rgb(typed(*part)) for part in parts)) if asked.image else None
 
     loras = dict(strength_of(text) for text in asked.lora)
     device, dtype = hardware.choose(asked.device)
@@ -214,6 +233,8 @@ def generate(arguments: list[str]) -> int:
         guidance=asked.guidance,
         sampler=asked.sampler,
         size=tuple(asked.size) if asked.size else None,
+        rescale=asked.rescale,
+        inpaint=inpaint,
     )
     asked.out.mkdir(parents=True, exist_ok=True)
     for prompt, picture in zip(asked.prompts, pictures, strict=True):

@@ -5,8 +5,10 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import diffusers
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,6 +17,7 @@ from .lora import formats, layers
 from .models import text
 from .models.family import Conditioning, Models
 from .models.load import load
+from .paths import shown
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +28,38 @@ SAMPLERS: dict[str, tuple[type, dict]] = {
     "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
     "unipc": (diffusers.UniPCMultistepScheduler, {}),
 }
+# A noise schedule that ends in pure noise has to be begun there (arXiv:2305.08891, section 3.3). Karras' spacing would spend
+# half its steps on noise levels at which nothing can be seen.
+FROM_PURE_NOISE = {"timestep_spacing": "trailing", "use_karras_sigmas": False}
+SAME_SHAPE = 0.02  # relative difference of aspect ratios that rounding may make
 LARGEST = 4096  # pixels of a side
 LIMITS = {
     "steps": (1, 1000),
     "guidance": (0, 100),
     "seed": (0, 2**63 - 1),
     "strength of a LoRA": (-100, 100),
+    "rescale": (0, 1),
 }
 OnStep = Callable[[int, int], None]  # sampling steps done, of how many; an exception in it cancels
+
+
+class Inpaint(NamedTuple):
+    """What an inpainting model paints in, both resized to the picture's size."""
+
+    picture: Image.Image
+    mask: Image.Image  # white where it paints, black where the picture stays
+
+
+class How(NamedTuple):
+    """How pictures are drawn, as `generate` takes it."""
+
+    negative: str
+    steps: int
+    guidance: float
+    sampler: str
+    size: tuple[int, int]
+    rescale: float
+    inpaint: Inpaint | None
 
 
 @torch.no_grad()
@@ -47,9 +74,14 @@ def generate(
     guidance: float = 5.0,
     sampler: str = "dpmpp_2m_karras",
     size: tuple[int, int] | None = None,
+    rescale: float = 0.0,
+    inpaint: Inpaint | None = None,
     on_step: OnStep | None = None,
 ) -> list[Image.Image]:
     """A picture of each prompt; `seeds` are one for all or one each, `size` is (w, h) in pixels.
+
+    `inpaint` is what an inpainting model paints in; without it such a model paints whole pictures.
+    `rescale` is how far guidance keeps the contrast of what it guides (arXiv:2305.08891, section 3.4); 0.7 for zero SNR.
 
     `models` may be a name, file or folder; `loras` are files with their strengths, on for this call only.
     A picture depends on its own prompt and seed, not on the others. Raises ValueError for settings that cannot work.
@@ -57,16 +89,18 @@ def generate(
     models = load(models) if isinstance(models, str) else models
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     seeds = list(seeds) * len(prompts) if len(seeds) == 1 else list(seeds)
-    size = size or (models.resolution, models.resolution)
+    size = size or (_size_of(inpaint.picture, models) if inpaint else (models.resolution, models.resolution))
     _check(models, prompts, seeds, sampler, size)
-    numbers = [("steps", steps), ("guidance", guidance), *(("seed", seed) for seed in seeds)]
+    if inpaint:
+        _check_inpaint(models, inpaint)
+    numbers = [("steps", steps), ("guidance", guidance), ("rescale", rescale)]
+    numbers += [("seed", seed) for seed in seeds]
     _check_numbers(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
+    how = How(negative, steps, guidance, sampler, size, rescale, inpaint)
     with _attached(models, loras or {}):
-        pairs = [(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        tick = _counter(on_step, len(pairs) * steps)
+        tick = _counter(on_step, len(prompts) * steps)
         return [
-            _picture(models, prompt, negative, seed, steps, guidance, sampler, size, tick)
-            for prompt, seed in pairs
+            _picture(models, prompt, seed, how, tick) for prompt, seed in zip(prompts, seeds, strict=True)
         ]
 
 
@@ -83,6 +117,17 @@ def _check(models: Models, prompts: list[str], seeds: list[int], sampler: str, s
             f"The size {size[0]}x{size[1]} can't be drawn; use multiples of {models.vae_factor}, "
             f"at least {step} and at most {LARGEST}."
         )
+
+
+def _check_inpaint(models: Models, inpaint: Inpaint) -> None:
+    if not models.extra_channels:
+        raise ValueError(
+            f"{shown(models.source)} is not an inpainting model, so it can't paint in a picture; choose one that is, "
+            "or leave the picture and its mask away."
+        )
+    (w, h), (mask_w, mask_h) = inpaint.picture.size, inpaint.mask.size
+    if abs(w * mask_h - mask_w * h) > SAME_SHAPE * w * mask_h:
+        raise ValueError(f"The mask is {mask_w}×{mask_h} and its picture {w}×{h}; make them the same shape.")
 
 
 def _check_numbers(numbers: Iterable[tuple[str, float]]) -> None:
@@ -110,9 +155,9 @@ def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
     parts = models.parts()
     file = formats.load(path, parts, models.family)
     if file.unused:
-        shown = ", ".join(file.unused[:3])
+        unused = ", ".join(file.unused[:3])
         logger.warning(
-            "%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), shown
+            "%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), unused
         )
     layers.attach(parts, file.pairs, adapter=str(path.resolve()), strength=strength)
     return str(path.resolve())
@@ -130,52 +175,76 @@ def _counter(on_step: OnStep | None, total: int) -> Callable[[], None]:
     return tick
 
 
-def _picture(
-    models: Models,
-    prompt: str,
-    negative: str,
-    seed: int,
-    steps: int,
-    guidance: float,
-    sampler: str,
-    size: tuple[int, int],
-    tick: Callable[[], None],
-) -> Image.Image:
-    w, h = size
+def scheduler_for(models: Models, sampler: str) -> Any:
+    """diffusers' scheduler of that name, for the model's noise schedule and prediction."""
     kind, options = SAMPLERS[sampler]
-    scheduler = kind.from_config(models.scheduler_config, prediction_type=models.prediction, **options)
-    scheduler.set_timesteps(steps, device=models.device)
+    if models.zero_snr and models.prediction == "v_prediction":  # of noise alone ε tells nothing
+        taken = inspect.signature(kind).parameters
+        options = {**options, **{name: value for name, value in FROM_PURE_NOISE.items() if name in taken}}
+    return kind.from_config(models.scheduler_config, prediction_type=models.prediction, **options)
+
+
+def _picture(models: Models, prompt: str, seed: int, how: How, tick: Callable[[], None]) -> Image.Image:
+    w, h = how.size
+    scheduler = scheduler_for(models, how.sampler)
+    scheduler.set_timesteps(how.steps, device=models.device)
     rng = torch.Generator().manual_seed(
         seed
     )  # on the CPU, so that a seed means the same picture on every machine
-    shape = (1, models.unet.config.in_channels, h // models.vae_factor, w // models.vae_factor)
+    shape = (1, models.vae.config.latent_channels, h // models.vae_factor, w // models.vae_factor)
     x = torch.randn(shape, generator=rng).to(models.device) * scheduler.init_noise_sigma
-    guided = guidance > 1
-    condition = text.encode(models, [negative, prompt] if guided else [prompt])
+    beside = _beside(models, how, rng) if models.extra_channels else None
+    guided = how.guidance > 1
+    condition = text.encode(models, [how.negative, prompt] if guided else [prompt])
     sizes = torch.tensor([[h, w, 0, 0, h, w]] * (2 if guided else 1), device=models.device)
     extra = {"generator": rng} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for t in scheduler.timesteps:
         inputs = scheduler.scale_model_input(x, t)
-        answer = (
-            _guided(models, inputs, t, condition, sizes, guidance)
-            if guided
-            else _predict(models, inputs, t, condition, sizes)
-        )
-        x = scheduler.step(answer.float(), t, x, return_dict=False, **extra)[0]
+        inputs = inputs.repeat(len(sizes), 1, 1, 1)  # both halves in one pass
+        answer = _predict(models, inputs, t, condition, sizes, beside).float()
+        answer = guide(*answer.chunk(2), how.guidance, how.rescale) if guided else answer
+        x = scheduler.step(answer, t, x, return_dict=False, **extra)[0]
         tick()
     return decode(models, x)
 
 
-def _predict(models: Models, x: Tensor, t: Tensor, condition: Conditioning, sizes: Tensor) -> Tensor:
-    return models.predict(x.to(models.dtype), t.expand(len(x)).to(x.device), condition, sizes)
-
-
-def _guided(
-    models: Models, x: Tensor, t: Tensor, condition: Conditioning, sizes: Tensor, guidance: float
+def _predict(
+    models: Models, x: Tensor, t: Tensor, condition: Conditioning, sizes: Tensor, beside: Tensor | None
 ) -> Tensor:
-    """Classifier-free guidance (arXiv:2207.12598), both halves in one pass."""
-    without, with_prompt = _predict(models, torch.cat([x, x]), t, condition, sizes).float().chunk(2)
-    return without + guidance * (with_prompt - without)
+    beside = None if beside is None else beside.expand(len(x), -1, -1, -1)
+    return models.predict(x.to(models.dtype), t.expand(len(x)).to(x.device), condition, sizes, beside)
+
+
+def guide(without: Tensor, with_prompt: Tensor, guidance: float, rescale: float = 0.0) -> Tensor:
+    """Classifier-free guidance (arXiv:2207.12598); `rescale` is the share of it with the deviation of `with_prompt`."""
+    guided = without + guidance * (with_prompt - without)
+    if not rescale:
+        return guided
+    deviation = with_prompt.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
+    return rescale * deviation * guided + (1 - rescale) * guided
+
+
+def _size_of(picture: Image.Image, models: Models) -> tuple[int, int]:
+    """About the picture's shape at the area that the model was made for, (w, h) in steps that the U-Net can halve."""
+    step = models.vae_factor * 2 ** (len(models.unet.config.block_out_channels) - 1)
+    scale = models.resolution / (picture.width * picture.height) ** 0.5
+    w, h = (max(step, round(side * scale / step) * step) for side in picture.size)
+    return w, h
+
+
+def _beside(models: Models, how: How, rng: torch.Generator) -> Tensor:
+    """The mask, and the latents of what it leaves of the picture, (1, 5, H/8, W/8); without a picture all is painted."""
+    w, h = how.size
+    if how.inpaint:
+        picture, mask = (part.resize(how.size, Image.Resampling.LANCZOS) for part in how.inpaint)
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 127.5 - 1
+        hidden = torch.from_numpy(np.array(mask.convert("L")))[None, None].float() / 255 >= 0.5
+    else:
+        pixels, hidden = torch.zeros(1, 3, h, w), torch.ones(1, 1, h, w, dtype=torch.bool)
+    left = pixels.masked_fill(hidden, 0).to(models.vae.device)
+    latents = models.vae.encode(left).latent_dist.sample(rng) * models.vae.config.scaling_factor
+    cells = hidden[:, :, :: models.vae_factor, :: models.vae_factor]
+    return torch.cat([cells.to(latents), latents], dim=1).to(models.device)
 
 
 def decode(models: Models, latents: Tensor) -> Image.Image:

@@ -3,10 +3,12 @@
 from functools import cache
 from pathlib import Path
 
-from bad import bad
+from bad import bad, write
+from PIL import Image
 
+from lora_sd.__main__ import generate as command
 from lora_sd.models.load import load
-from lora_sd.sample import generate
+from lora_sd.sample import Inpaint, generate
 
 starter = cache(lambda: load("starter"))
 
@@ -54,3 +56,25 @@ def a_LoRA_that_is_a_pickle_to_draw_with(folder: Path):
 @bad("nope", "choose one of")
 def a_sampler_that_does_not_exist(folder: Path):
     draw(sampler="nope")
+
+
+@bad("rescale", "must be 0 to 1")
+def a_rescale_of_two(folder: Path):
+    draw(rescale=2.0)
+
+
+@bad("starter", "is not an inpainting model")
+def a_picture_to_paint_in_with_a_plain_model(folder: Path):
+    draw(inpaint=Inpaint(Image.new("RGB", (64, 64)), Image.new("L", (64, 64))))
+
+
+@bad("--mask", "Give both")
+def a_mask_without_a_picture(folder: Path):
+    command(["a cat", "--mask", str(folder / "mask.png")])
+
+
+@bad("mask.png", "is not a picture that can be read")
+def a_mask_that_is_a_text(folder: Path):
+    Image.new("RGB", (64, 64)).save(folder / "cat.png")
+    write(folder / "mask.png", "white")
+    command(["a cat", "--image", str(folder / "cat.png"), "--mask", str(folder / "mask.png")])

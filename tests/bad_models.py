@@ -446,6 +446,43 @@ def a_cross_attention_of_one_dimension(folder):
     find.describe(write(folder / "cat.safetensors", packed(json.dumps({key: entry}).encode(), bytes(1536))))
 
 
+def checkpoint_of(folder: Path, *keys: str) -> None:
+    """A file of these tensors, all of no values."""
+    table = {key: {"dtype": "F16", "shape": [0, 768], "data_offsets": [0, 0]} for key in keys}
+    find.describe(write(folder / "cat.safetensors", packed(json.dumps(table).encode())))
+
+
+@bad("cat.safetensors", "is a Flux model")
+def a_Flux_model(folder):
+    checkpoint_of(folder, "model.diffusion_model.double_blocks.0.img_attn.proj.bias")
+
+
+@bad("cat.safetensors", "is a Stable Diffusion 3 model")
+def a_Stable_Diffusion_3_model(folder):
+    checkpoint_of(folder, "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight")
+
+
+@bad("cat.safetensors", "is a VAE")
+def a_VAE_as_a_base_model(folder):
+    checkpoint_of(folder, "decoder.conv_in.weight", "encoder.conv_in.weight")
+
+
+@bad("cat.safetensors", "is a ControlNet")
+def a_ControlNet_as_a_base_model(folder):
+    checkpoint_of(folder, "control_model.time_embed.0.weight")
+
+
+@bad("cat.safetensors", "choose the fp16 version")
+def a_model_in_4_bits(folder):
+    key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    checkpoint_of(folder, key, f"{key}.absmax", f"{key}.quant_state.bitsandbytes__nf4")
+
+
+@bad("cat.gguf", "is a GGUF file, whose weights are quantised")
+def a_GGUF_file(folder):
+    find.describe(write(folder / "cat.gguf", b"GGUF"))
+
+
 class _Code:
     def __reduce__(self):
         return (os.system, ("echo this must never run",))
@@ -507,6 +544,33 @@ def a_model_index_nested_100_000_deep(folder):
 @bad("model", "is made for")
 def a_pipeline_named_by_a_script(folder):
     find.describe(model_folder(folder, "model_index.json", '{"_class_name": "<script>alert(1)</script>"}'))
+
+
+@bad("model", "is a Flux model")
+def a_folder_of_a_Flux_model(folder):
+    find.describe(model_folder(folder, "model_index.json", '{"_class_name": "FluxPipeline"}'))
+
+
+@bad("model", "is made for HatPipeline")
+def a_folder_of_a_pipeline_that_nobody_knows(folder):
+    find.describe(model_folder(folder, "model_index.json", '{"_class_name": "HatPipeline"}'))
+
+
+@bad("model", "is a ControlNet alone")
+def a_folder_of_a_ControlNet(folder):
+    write(folder / "model" / "config.json", '{"_class_name": "ControlNetModel"}')
+    find.describe(folder / "model")
+
+
+@bad("model", "instruct-pix2pix")
+def a_folder_whose_U_Net_edits_pictures(folder):
+    find.describe(model_folder(folder, "unet/config.json", '{"in_channels": 8}'))
+
+
+@bad("model", "a flow-matching model")
+def a_folder_that_matches_flows(folder):
+    text = '{"_class_name": "FlowMatchEulerDiscreteScheduler"}'
+    find.describe(model_folder(folder, "scheduler/scheduler_config.json", text))
 
 
 INDEX = "unet/diffusion_pytorch_model.safetensors.index.json"

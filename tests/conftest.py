@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`tiny_folder("sdxl")` is a diffusers folder of a tiny random model; made once a session, so don't write in it.
 
-    Names: sd15, sd2, sdxl, and sd2-v for an SD 2.x with v-prediction.
+    Names: sd15, sd2, sdxl, sd2-v for an SD 2.x with v-prediction, and sd15-inpainting and sdxl-inpainting.
     """
     root = tmp_path_factory.mktemp("tiny")
 
@@ -67,6 +67,47 @@ def tiny_models(tiny_folder) -> Callable:
     from lora_sd.models.load import load
 
     return lambda name, **options: load(str(tiny_folder(name)), **options)
+
+
+@pytest.fixture
+def tiny_checkpoint(tiny_folder, tiny_models, tmp_path, monkeypatch) -> Callable[..., Path]:
+    """`tiny_checkpoint("sdxl", suffix=".safetensors", extra={…})` is a tiny model as one file.
+
+    The loader's two tables, cross-attention widths and component configs, are those of the tiny models for the test.
+    """
+    from ldm import to_ldm
+    from safetensors.torch import save_file
+
+    from lora_sd.models import header
+    from lora_sd.models import load as loading
+
+    configs = loading.CONFIGS
+    monkeypatch.setattr(loading, "CONFIGS", tmp_path)
+    shutil.copytree(configs / "tokenizer", tmp_path / "tokenizer")
+
+    def write(name, suffix=".safetensors", extra=None, metadata=None, rename=lambda key: key):
+        plain = name.removesuffix("-inpainting")
+        family = {"sd2-v": "sd2", "sd2": "sd2-base"}.get(plain, plain)
+        json_only = shutil.ignore_patterns("*.safetensors", "tokenizer.json")
+        shutil.copytree(tiny_folder(plain), tmp_path / family, ignore=json_only)
+        shutil.copytree(
+            tiny_folder(name) / "vae", tmp_path / family / "vae", ignore=json_only, dirs_exist_ok=True
+        )
+        for tokenizer in (tmp_path / family).glob("tokenizer*"):
+            shutil.copy(configs / family / tokenizer.name / "special_tokens_map.json", tokenizer)
+        width = 32 + 64 if plain == "sdxl" else 32
+        monkeypatch.setattr(header, "WIDTHS", {width: family.removesuffix("-base")})
+        models = tiny_models(name)
+        weights = to_ldm(models.unet, models.vae, models.text_encoders) | (extra or {})
+        weights = {rename(key): value for key, value in weights.items()}
+        path = tmp_path / f"model{suffix}"
+        if suffix == ".safetensors":
+            save_file(weights, path, metadata)
+        else:
+            torch.save({"state_dict": weights}, path)
+        return path
+
+    return write
 
 
 @pytest.fixture
@@ -111,14 +152,15 @@ def _tokenizer(pad: str):
     return CLIPTokenizer.from_pretrained(TOKENIZER, pad_token=pad)
 
 
-def _vae():
+def _vae(groups: int = 8):
+    """With one channel to a group, as most tiny models have it, a picture of one grey would be normed by its rounding errors."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=8,
+        norm_num_groups=groups,
         sample_size=PIXELS,
     )
 
@@ -137,21 +179,22 @@ def _scheduler(prediction: str):
     )
 
 
-def _sd(activation: str, pad: str, linear: bool, prediction: str = "epsilon"):
+def _sd(activation: str, pad: str, linear: bool, prediction: str = "epsilon", channels: int = 4):
     """The four levels of SD 1.x and 2.x: 16 transformers, 22 residual blocks."""
-    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
     unet = UNet2DConditionModel(
         sample_size=PIXELS // 8,
+        in_channels=channels,
         block_out_channels=(16, 16, 32, 32),
         norm_num_groups=8,
         attention_head_dim=4,
         cross_attention_dim=32,
         use_linear_projection=linear,
     )
-    return StableDiffusionPipeline(
-        vae=_vae(),
+    return (StableDiffusionPipeline if channels == 4 else StableDiffusionInpaintPipeline)(
+        vae=_vae(8 if channels == 4 else 2),
         text_encoder=_text_encoder(CLIPTextModel, activation, layers=3),
         tokenizer=_tokenizer(pad),
         unet=unet,
@@ -162,13 +205,18 @@ def _sd(activation: str, pad: str, linear: bool, prediction: str = "epsilon"):
     )
 
 
-def _sdxl():
+def _sdxl(channels: int = 4):
     """SDXL's three levels of two layers each, on which kohya's numbering of blocks stands."""
-    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import (
+        StableDiffusionXLInpaintPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     unet = UNet2DConditionModel(
         sample_size=PIXELS // 8,
+        in_channels=channels,
         block_out_channels=(16, 32, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -181,8 +229,8 @@ def _sdxl():
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=64 + 6 * 8,
     )
-    return StableDiffusionXLPipeline(
-        vae=_vae(),
+    return (StableDiffusionXLPipeline if channels == 4 else StableDiffusionXLInpaintPipeline)(
+        vae=_vae(8 if channels == 4 else 2),
         text_encoder=_text_encoder(CLIPTextModel, "quick_gelu", layers=3),
         text_encoder_2=_text_encoder(CLIPTextModelWithProjection, "gelu", layers=4, width=64),
         tokenizer=_tokenizer("<|endoftext|>"),
@@ -197,4 +245,6 @@ PIPELINES = {
     "sd2": lambda: _sd("gelu", "!", linear=True),
     "sd2-v": lambda: _sd("gelu", "!", linear=True, prediction="v_prediction"),
     "sdxl": _sdxl,
+    "sd15-inpainting": lambda: _sd("quick_gelu", "<|endoftext|>", linear=False, channels=9),
+    "sdxl-inpainting": lambda: _sdxl(channels=9),
 }

@@ -36,6 +36,14 @@ def test_train_inspect_and_generate(capsys, tmp_path):
     assert Image.open(out / "cat_face.png").size == (128, 128)
 
 
+def test_generate_paints_in_a_picture(tiny_folder, pictures, tmp_path):
+    Image.new("L", (160, 96), 255).save(tmp_path / "mask.png")
+    picture = ["--image", str(pictures / "1.png"), "--mask", str(tmp_path / "mask.png")]
+    model = ["--model", str(tiny_folder("sd15-inpainting")), "--steps", "1", "--out", str(tmp_path)]
+    assert cli.main(["generate", "cat", *model, *picture]) == 0
+    assert Image.open(tmp_path / "cat.png").size == (192, 128)
+
+
 def test_flags_go_over_the_file(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(cli, "_train", lambda config, folder: seen.append(config) or 0)
@@ -60,6 +68,8 @@ def test_flags_go_over_the_file(tmp_path, monkeypatch):
         (["inspect"], "Give one LoRA file"),
         (["generate", "a cat", "--model", "/nowhere.safetensors"], "/nowhere.safetensors"),
         (["generate", "a cat", "--sampler", "magic"], "no sampler 'magic'"),
+        (["generate", "a cat", "--rescale", "2"], "The rescale is 2.0; it must be 0 to 1."),
+        (["generate", "a cat", "--mask", "mask.png"], "Give both --image and --mask"),
         (["generate", "a cat", "--lora", "/nowhere.safetensors:0.5", "--steps", "1"], "/nowhere.safetensors"),
     ],
 )

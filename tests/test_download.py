@@ -194,7 +194,7 @@ def test_a_full_disk_is_said_before_the_download(hub, monkeypatch):
 
 def test_other_architectures_are_refused_before_their_weights(hub):
     (hub.folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(ValueError, match="owner/tiny is made for FluxPipeline"):
+    with pytest.raises(ValueError, match="owner/tiny is a Flux model"):
         download("owner/tiny")
     (hub.folder / "model_index.json").unlink()
     with pytest.raises(ValueError, match="is not a diffusers model"):

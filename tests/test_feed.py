@@ -26,7 +26,7 @@ def batch(count, seed=0):
 
 def some(whole, positions):
     """A process's part of a batch."""
-    picked = Batch(*(x[positions] if torch.is_tensor(x) else [x[i] for i in positions] for x in whole))
+    picked = Batch(*(x[positions] if torch.is_tensor(x) else x and [x[i] for i in positions] for x in whole))
     return Part(picked if positions else None, positions, len(whole.captions))
 
 
@@ -67,10 +67,10 @@ def test_a_feed_with_a_perturbation_has_one_tensor_more():
 
 @pytest.mark.parametrize("how", [PLAIN, EVERYTHING], ids=["plain", "everything"])
 def test_the_parts_of_two_processes_are_the_whole(how):
-    whole = batch(5)
+    whole = batch(5)._replace(beside=torch.rand(5, 5, 8, 8))
     [alone] = made([some(whole, list(range(5)))], how)
     [first], [second] = made([some(whole, [0, 2, 4])], how), made([some(whole, [1, 3])], how)
-    for name in ("latents", "noise", "t", "sizes", "shares", "masks") + ("perturbation",) * (
+    for name in ("latents", "noise", "t", "sizes", "shares", "masks", "beside") + ("perturbation",) * (
         how is EVERYTHING
     ):
         joined = torch.cat([getattr(first, name), getattr(second, name)])
@@ -87,7 +87,8 @@ def test_the_shares_of_a_step_are_the_weights_over_all_its_examples():
 def test_a_batch_collected_in_two_draws_what_it_draws_as_one():
     whole = batch(4)
     [together] = made([some(whole, [0, 1, 2, 3])])
-    apart = made([some(Batch(*(x[:2] for x in whole)), [0, 1]), some(Batch(*(x[2:] for x in whole)), [0, 1])])
+    first, second = some(whole, [0, 1]).batch, some(whole, [2, 3]).batch
+    apart = made([some(first, [0, 1]), some(second, [0, 1])])
     for name in ("latents", "noise", "t", "shares"):
         assert torch.equal(torch.cat([getattr(feed, name) for feed in apart]), getattr(together, name))
 

@@ -10,7 +10,8 @@ import torch
 from ldm import to_ldm, write_header
 from test_family import PARAMETERS, real
 
-from lora_sd.models import find
+from app import models
+from lora_sd.models import find, header
 from lora_sd.models.find import describe, installed
 
 NORM = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -47,6 +48,7 @@ def nobody_else(monkeypatch, tmp_path):
     ("sd2", {}, WIDE, {}, "v_prediction", False),
     ("sd2-base", {}, {}, {}, "epsilon", False),
     ("sdxl", {}, {}, {}, "epsilon", False),
+    ("sdxl", {"ztsnr": torch.empty(0)}, {}, {}, "epsilon", False),
     ("sdxl", {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}, {}, {}, "v_prediction", True),
     ("sdxl", {}, {}, {"modelspec.prediction_type": "v"}, "v_prediction", False),
     ("sdxl", {}, {}, {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
@@ -59,6 +61,29 @@ def test_released_shapes_are_told(
     found = describe(path)
     assert (found.family, found.kind) == (folder.removesuffix("-base"), "checkpoint")
     assert (found.prediction, found.zero_snr) == (prediction, zero_snr)
+
+
+@pytest.mark.parametrize("folder", ["sd15", "sd2-base", "sdxl"])
+def test_inpainting_models_are_told_and_none_of_them_predicts_v(real_weights, tmp_path, folder):
+    path, nine = tmp_path / "model.safetensors", torch.empty(320, 9, 3, 3, device="meta")
+    write_header(path, real_weights(folder) | {header.FIRST_CONV: nine}, WIDE if folder == "sd2-base" else {})
+    found = describe(path)
+    assert found.inpainting and found.prediction == "epsilon"
+    assert (found.family, found.kind) == (folder.removesuffix("-base"), "checkpoint")
+
+
+def test_the_menu_says_that_a_model_is_for_inpainting(tiny_folder):
+    labels = [models.label(describe(tiny_folder(name))) for name in ("sd15", "sd15-inpainting")]
+    assert [label.split(" · ")[1] for label in labels] == [
+        "Stable Diffusion 1.x",
+        "Stable Diffusion 1.x inpainting",
+    ]
+
+
+def test_an_inpainting_folder_is_told(tiny_folder):
+    assert (
+        describe(tiny_folder("sdxl-inpainting")).inpainting and not describe(tiny_folder("sdxl")).inpainting
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +113,7 @@ CROSS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.
     ({"control_model.time_embed.0.weight": (3, 3)}, "is a ControlNet"),
     ({"emb_params": (4, 768)}, "is a textual-inversion embedding"),
     ({"model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (768, 1280)}, "SDXL refiner"),
-    ({CROSS: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)}, "is an inpainting model"),
+    ({CROSS: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 8, 3, 3)}, "instruct-pix2pix"),
     ({CROSS: (320, 768), **UNET}, "has no VAE and no text encoders"),
     ({"some.weight": (3,)}, "is not a model that this program knows"),
 ])  # fmt: skip
@@ -132,9 +157,7 @@ def test_broken_and_missing_models_are_refused(tmp_path, tiny_folder):
     assert "has no weights" in refusal(broken("b", lambda f: (f / half).unlink()))
     assert "has no config.json" in refusal(broken("c", lambda f: (f / "vae" / "config.json").unlink()))
     flux = json.dumps({"_class_name": "FluxPipeline"})
-    assert "made for FluxPipeline" in refusal(
-        broken("d", lambda f: (f / "model_index.json").write_text(flux))
-    )
+    assert "is a Flux model" in refusal(broken("d", lambda f: (f / "model_index.json").write_text(flux)))
 
 
 def test_models_of_other_programs_are_listed_once(tiny_folder, real_weights, tmp_path, home):

@@ -77,6 +77,13 @@ def test_a_bad_value_is_one_sentence(name, value, sentence):
     assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize("value", [None, True, False])
+def test_a_question_can_be_left_to_the_program(components, value):
+    settings = form.with_defaults({"model.zero_snr": value})
+    shown = {name: components[name].preprocess(found) for name, found in form.show(settings).items()}
+    assert form.read(shown)["model.zero_snr"] is value
+
+
 def test_a_rank_line_that_is_none_is_shown_with_an_example():
     with pytest.raises(ValueError, match=r"'unet\.mid'; write a pattern and its rank"):
         form.read({"lora.ranks": "unet.mid"})

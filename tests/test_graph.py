@@ -21,6 +21,7 @@ def feed(seed, batch=2, side=8, chunks=1):
         sizes=torch.zeros(batch, 6),
         shares=torch.full((batch,), 1 / batch),
         text=(torch.randn(batch, 77 * chunks, 3, generator=rng),),
+        beside=torch.randn(batch, 5, side, side, generator=rng),
     )
 
 
@@ -30,7 +31,11 @@ def work_into(sums, seen=None):
     def work(feed):
         if seen is not None:
             seen.append(feed.shapes)
-        mixed = feed.latents * feed.shares.view(-1, 1, 1, 1) + feed.noise
+        mixed = (
+            feed.latents * feed.shares.view(-1, 1, 1, 1)
+            + feed.noise
+            + feed.beside[:, :1] * feed.beside[:, 1:]
+        )
         sums.add_(torch.stack([mixed.square().sum(), feed.t.float().sum() + feed.text[0].sum()]))
 
     return work

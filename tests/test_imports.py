@@ -42,7 +42,7 @@ OURS = {
     "lora_sd.data.images": "data.buckets paths",
     "lora_sd.data.folder": "data.captions data.images data.buckets paths remembered data.variants",
     "lora_sd.models": "models errors paths files",
-    "lora_sd.models.find": "models.header models.safetensors_file paths files run",  # for the folder of our own models
+    "lora_sd.models.find": "models.header models.others models.safetensors_file paths files run",  # for the folder of our own models
     "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered files __version__",
     "lora_sd.lora.layers": "lora.packed lora.dropout lora.initial lora.pairs",
     "lora_sd.lora.initial": "lora.pairs lora.seeds",
@@ -51,7 +51,7 @@ OURS = {
     "lora_sd.lora.seeds": "",
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.lora.packed": "models.frozen",
-    "lora_sd.sample": "models lora",
+    "lora_sd.sample": "models lora paths",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint paths",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",

@@ -6,10 +6,8 @@ import shutil
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from ldm import to_ldm
 from safetensors.torch import load_file, save_file
 
-from lora_sd.models import header
 from lora_sd.models import load as loading
 from lora_sd.models.load import alpha_bar, load
 from lora_sd.models.text import encode
@@ -33,36 +31,6 @@ def same(ours, theirs):
     return all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-@pytest.fixture
-def tiny_checkpoint(tiny_folder, tiny_models, tmp_path, monkeypatch):
-    """`tiny_checkpoint("sdxl", suffix=".safetensors", extra={…})` is a tiny model as one file.
-
-    The loader's two tables, cross-attention widths and component configs, are those of the tiny models for the test.
-    """
-    monkeypatch.setattr(loading, "CONFIGS", tmp_path)
-    shutil.copytree(CONFIGS / "tokenizer", tmp_path / "tokenizer")
-
-    def write(name, suffix=".safetensors", extra=None, metadata=None, rename=lambda key: key):
-        family = "sd2" if name == "sd2-v" else "sd2-base" if name == "sd2" else name
-        json_only = shutil.ignore_patterns("*.safetensors", "tokenizer.json")
-        shutil.copytree(tiny_folder(name), tmp_path / family, ignore=json_only)
-        for tokenizer in (tmp_path / family).glob("tokenizer*"):
-            shutil.copy(CONFIGS / family / tokenizer.name / "special_tokens_map.json", tokenizer)
-        monkeypatch.setattr(
-            header, "WIDTHS", {32 + 64 if name == "sdxl" else 32: family.removesuffix("-base")}
-        )
-        models = tiny_models(name)
-        weights = to_ldm(models.unet, models.vae, models.text_encoders) | (extra or {})
-        weights = {rename(key): value for key, value in weights.items()}
-        path = tmp_path / f"model{suffix}"
-        save_file(weights, path, metadata) if suffix == ".safetensors" else torch.save(
-            {"state_dict": weights}, path
-        )
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize("name", [*NAMES, "sd2-v"])
 def test_a_folder_loads_frozen(tiny_models, name):
     models = tiny_models(name)
@@ -75,7 +43,7 @@ def test_a_folder_loads_frozen(tiny_models, name):
     assert models.unet.training  # else gradient checkpointing of the text encoders would be off
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "sd15-inpainting", "sdxl-inpainting"])
 def test_a_single_file_equals_its_folder(tiny_checkpoint, tiny_models, name):
     ours, folder = load(str(tiny_checkpoint(name))), tiny_models(name)
     assert ours.family is folder.family and ours.prediction == folder.prediction
@@ -164,6 +132,16 @@ def test_sd2_of_768_pixels_is_told_by_its_weights(tiny_checkpoint):
         load(str(tiny_checkpoint("sd2-v", extra={key: torch.linspace(-1, 1, 16)}))).prediction
         == "v_prediction"
     )
+
+
+def test_zero_terminal_snr_can_be_set(tiny_models):
+    models = tiny_models("sd2-v", zero_snr=True)
+    assert models.zero_snr and models.alpha_bar[-1] == 0
+    assert not tiny_models("sd2-v").zero_snr and tiny_models("sd2-v").alpha_bar[-1] > 0
+
+
+def test_what_an_inpainting_model_sees_more_is_counted(tiny_models):
+    assert [tiny_models(name).extra_channels for name in ("sd15", "sd15-inpainting")] == [0, 5]
 
 
 def test_the_users_prediction_wins(tiny_models):

@@ -14,7 +14,7 @@ from lora_sd.data.batches import collate
 from lora_sd.data.buckets import fit
 from lora_sd.data.cache import LatentCache
 from lora_sd.data.folder import find_examples
-from lora_sd.training import loss
+from lora_sd.training import loss, prepare
 from lora_sd.training.sameness import Changed
 from lora_sd.training.train import resume, train
 
@@ -89,6 +89,14 @@ def test_masks_are_found_by_name_and_kept_beside_the_latents(tiny_models, pictur
     assert collate(items[1:], cache).masks is None
     some_masks.joinpath("0.png").write_bytes(some_masks.joinpath("1.png").read_bytes())
     assert collate(items, LatentCache(tmp_path / "cache", cache.vae)).masks.min() == 1
+
+
+def test_the_held_out_loss_looks_at_what_is_white(tiny_models, pictures, some_masks, tmp_path):
+    models = tiny_models("sd15")
+    examples = masks.with_masks(find_examples(pictures).examples, str(some_masks), print)
+    data = prepare.prepare(examples, models, 128, tmp_path / "cache")
+    [(_, inputs)] = prepare.held_out_inputs(data, models, prepare.learning_text(models), [0])
+    assert torch.equal(inputs.masks, data.batch([0]).masks) and inputs.perturbation is None
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,22 @@ def test_version_and_architecture_are_those_of_sd_scripts(family, prediction, ve
     assert metadata["modelspec.prediction_type"] == {"epsilon": "epsilon"}.get(prediction, "v")
 
 
+@pytest.mark.parametrize(
+    ("family", "architecture"),
+    [
+        (SD15, "stable-diffusion-v1-inpainting/lora"),
+        (SD2, "stable-diffusion-v2-inpainting/lora"),
+        (SDXL, "stable-diffusion-xl-v1-base-inpainting/lora"),
+    ],
+)
+def test_an_inpainting_base_is_said_where_others_say_it(family, architecture):
+    """OneTrainer's words; kohya has none, so there it is the family, for which such a LoRA works, too."""
+    metadata = build(family, "epsilon", pairs(), Training(inpainting=True), level="minimal")
+    assert metadata["modelspec.architecture"] == architecture and a1111_base(metadata) == family.name
+    assert metadata["lora_sd.inpainting"] == "True"
+    assert "lora_sd.inpainting" not in build(family, "epsilon", pairs())
+
+
 def test_every_key_of_a_folder_run_of_sd_scripts_is_there_as_text():
     metadata = build(SD15, "epsilon", pairs(), TRAINING)
     assert sum(key.startswith("ss_") for key in metadata) == 84

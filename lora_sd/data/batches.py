@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import hidden
 from .buckets import Fit, Size
 from .cache import LatentCache
 from .folder import Example
@@ -24,6 +25,7 @@ class Batch(NamedTuple):
     masks: Tensor | None = (
         None  # (B, 1, H/8, W/8) in [0, 1]: how much of each cell is to be learned; None where it is all
     )
+    beside: Tensor | None = None  # (B, 5, H/8, W/8): what an inpainting model is to paint, and what it sees
 
 
 def epoch_order(
@@ -80,8 +82,10 @@ def _shown_before(order: list[list[int]], epoch: int, repeats: Sequence[int]) ->
         yield shown
 
 
-def collate(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Batch:
-    """One batch of cached pictures, on the CPU."""
+def collate(
+    items: Sequence[tuple[Example, Fit]], latents: LatentCache, hides: Sequence[hidden.Box] = ()
+) -> Batch:
+    """One batch of cached pictures, on the CPU; `hides` is what of each an inpainting model is to paint."""
     means, stds = zip(*(latents.load(example, fit) for example, fit in items), strict=True)
     return Batch(
         mean=torch.stack(means),
@@ -90,7 +94,17 @@ def collate(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Batch
         sizes=torch.tensor([_time_ids(*item) for item in items], dtype=torch.float32),
         weights=torch.tensor([example.weight for example, _ in items]),
         masks=_masks(items, latents) if any(example.mask for example, _ in items) else None,
+        beside=torch.stack([_beside(*seen, latents) for seen in zip(items, hides, strict=True)])
+        if hides
+        else None,
     )
+
+
+def _beside(item: tuple[Example, Fit], box: hidden.Box, latents: LatentCache) -> Tensor:
+    """The mask of the box, and the mean of the latents of what is left, without the small deviation of the VAE."""
+    example, fit = item
+    mean, _ = latents.load(hidden.hide(example, box), fit)
+    return torch.cat([hidden.mask(box, fit.bucket[0] // mean.shape[2], mean), mean])
 
 
 def _masks(items: Sequence[tuple[Example, Fit]], latents: LatentCache) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..models.family import Conditioning
 from ..remembered import Remembered
-from . import images, pipeline, store
+from . import hidden, images, pipeline, store
 from .buckets import Fit, Size
 from .folder import Example
 from .pipeline import Prepared
@@ -42,7 +42,7 @@ class LatentCache:
         self.identity = identity(vae)
         self.digests = Remembered(folder / "pictures.json", store.file_digest)
         self.paths: dict[
-            tuple[Path, Fit, bool, Path | None], Path
+            tuple[Path, Fit, bool, Path | None, hidden.Box | None], Path
         ] = {}  # as the pictures were when they were filled in
         self.shelf = store.Shelf(store.memory_to_keep() if keep is None else keep, ("mean", "std"))
         self.pixels_at_once = PIXELS_AT_ONCE
@@ -106,11 +106,14 @@ class LatentCache:
 
     def _path(self, item: Item) -> Path:
         example, fit = item
-        known = (example.path, fit, example.flipped, example.mask)
+        known = (example.path, fit, example.flipped, example.mask, example.hidden)
         if known not in self.paths:
             parts = [VERSION, self.digests[example.path], repr(tuple(fit)), self.identity]
             parts += ["flipped"] if example.flipped else []
+            parts += ["hidden", repr(example.hidden)] if example.hidden else []
             parts += ["mask", self.digests[example.mask]] if example.mask else []
+            if example.hidden and hidden.is_all(example.hidden, fit):
+                parts = [VERSION, "grey", repr(fit.bucket), self.identity]
             key = store.digest(*parts)
             self.paths[known] = self.folder / key[:2] / f"{key}.bin"
         return self.paths[known]
@@ -162,7 +165,8 @@ class LatentCache:
 def pixels(item: Item) -> Tensor:
     """What of a picture is seen: (3, H, W) float32 in [-1, 1]."""
     example, fit = item
-    return images.load(example.path, fit, flipped=example.flipped)
+    found = images.load(example.path, fit, flipped=example.flipped)
+    return hidden.grey(found, example.hidden) if example.hidden else found
 
 
 def mask(item: Item, shape: tuple[int, ...]) -> dict[str, Tensor]:

@@ -42,6 +42,7 @@ class Example:
     wording: Wording = AS_IT_IS
     prior: bool = False  # whether it shows what the base model draws already, and is not to be forgotten
     root: Path | None = None  # the folder that was named
+    hidden: tuple[int, int, int, int] | None = None  # what is grey in it: data/hidden.py
 
 
 class Found(NamedTuple):

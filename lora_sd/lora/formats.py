@@ -237,7 +237,13 @@ def save_lora(
     path, pairs = Path(path), adapters(models.parts(), adapter)
     if not pairs:
         raise ValueError(f"There is no LoRA named {adapter!r} on this model, so {path.name} was not saved.")
-    training = Training(base=models.source, output_name=path.stem, clip_skip=models.clip_skip)
+    training = Training(
+        base=models.source,
+        output_name=path.stem,
+        clip_skip=models.clip_skip,
+        zero_snr=models.zero_snr,
+        inpainting=bool(models.extra_channels),
+    )
     header = build(models.family, models.prediction, pairs, training, level="minimal")
     save(path, pairs, models.family, metadata=header | dict(metadata or {}), layout=layout, dtype=dtype)
     return path

@@ -144,6 +144,7 @@ class Inspection:
     layout: str  # kohya, peft, diffusers or other
     kinds: list[str]  # of adapter; more than ["LoRA"] can't be loaded here
     family: str | None  # sd15, sd2, sdxl
+    inpainting: bool  # whether it was trained on an inpainting model
     base: str  # name of the model that it was trained on, "" if it does not say
     trigger: str
     modules: dict[str, int]  # part → adapted layers
@@ -156,6 +157,7 @@ class Inspection:
         """For the command line, one fact a line."""
         facts = {
             "made for": TITLES.get(self.family or "", "unknown")
+            + (" inpainting" if self.inpainting else "")
             + (f", trained on {self.base}" if self.base else ""),
             "trigger": self.trigger,
             "kind": " + ".join(self.kinds)
@@ -198,6 +200,7 @@ def inspect(path: str | Path) -> Inspection:
         layout=layout,
         kinds=kinds,
         family=_family(header),
+        inpainting="inpainting" in metadata.get("modelspec.architecture", ""),
         base=metadata.get("lora_sd.base") or _told(metadata, "ss_sd_model_name"),
         trigger=metadata.get("modelspec.trigger_phrase", ""),
         modules=_count_parts(modules),

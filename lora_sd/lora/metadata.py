@@ -23,6 +23,11 @@ if TYPE_CHECKING:  # both need torch, and reading a header must not
     from .pairs import Pair
 
 V_ARCHITECTURE = {"stable-diffusion-v2-512/lora": "stable-diffusion-v2-768-v/lora"}
+INPAINTING_ARCHITECTURE = {  # as OneTrainer writes them; kohya's keys have no word for it, and such a LoRA fits plain bases, too
+    "stable-diffusion-v1/lora": "stable-diffusion-v1-inpainting/lora",
+    "stable-diffusion-v2-512/lora": "stable-diffusion-v2-inpainting/lora",
+    "stable-diffusion-xl-v1-base/lora": "stable-diffusion-xl-v1-base-inpainting/lora",
+}
 
 # What kohya's trainer can do and this one does not, at the values that mean "off" there.
 OFF = {
@@ -81,6 +86,7 @@ class Training:
     resolution: int = 512  # pixels: the side of a square of equal area
     clip_skip: int | None = None
     zero_snr: bool = False
+    inpainting: bool = False  # of the base
     seed: int = 0
     started_at: float = 0.0  # unix time, as finished_at
     finished_at: float = 0.0
@@ -167,6 +173,7 @@ def _base(family: "Family", prediction: str, training: Training) -> dict[str, An
         "ss_base_model_version": family.base_version + v_suffix,
         "ss_clip_skip": training.clip_skip,
         "ss_zero_terminal_snr": training.zero_snr,
+        **({"lora_sd.inpainting": True} if training.inpainting else {}),
     }
 
 
@@ -297,11 +304,10 @@ def _bucket_info(training: Training) -> dict[str, Any]:
 def _modelspec(family: "Family", prediction: str, training: Training) -> dict[str, Any]:
     is_v = prediction == "v_prediction"
     date = datetime.fromtimestamp(training.finished_at, UTC).replace(microsecond=0, tzinfo=None)
+    others = INPAINTING_ARCHITECTURE if training.inpainting else V_ARCHITECTURE if is_v else {}
     spec = {
         "sai_model_spec": "1.0.1",
-        "architecture": V_ARCHITECTURE.get(family.architecture, family.architecture)
-        if is_v
-        else family.architecture,
+        "architecture": others.get(family.architecture, family.architecture),
         "implementation": family.implementation,
         "implementation_version": f"lora_sd/{__version__}",
         "title": training.output_name,

@@ -115,6 +115,16 @@ class Models:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
+    def extra_channels(self) -> int:
+        """What the U-Net sees beside noisy latents: 5 of an inpainting model, a mask and the masked picture's latents."""
+        return self.unet.config.in_channels - self.vae.config.latent_channels
+
+    @property
+    def zero_snr(self) -> bool:
+        """Whether the noise schedule ends in pure noise."""
+        return bool(self.scheduler_config.get("rescale_betas_zero_snr"))
+
+    @property
     def resolution(self) -> int:
         """Pixels a side that this U-Net was made for."""
         size = self.unet.config.sample_size
@@ -154,10 +164,18 @@ class Models:
         """Where captions are encoded."""
         return next(self.text_encoders[0].parameters()).device
 
-    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
+    def predict(
+        self,
+        x: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        sizes: Tensor,
+        beside: Tensor | None = None,
+    ) -> Tensor:
         """The U-Net's output for noisy latents `x` (B, 4, H, W) at timesteps `t` (B,).
 
         `sizes` (B, 6) is original h, w, crop top, left, target h, w in pixels; used where the family has size conditioning.
+        `beside` (B, `extra_channels`, H, W) is what an inpainting model sees beside them.
         """
         added = None
         if self.family.size_conditioning:  # sizes stay in fp32: in bf16, 1365 pixels would be 1368
@@ -165,4 +183,5 @@ class Models:
                 "text_embeds": conditioning.pooled.to(x.dtype),
                 "time_ids": sizes.to(x.device, torch.float32),
             }
+        x = x if beside is None else torch.cat([x, beside.to(x)], dim=1)
         return self.unet(x, t, conditioning.tokens.to(x.dtype), added_cond_kwargs=added, return_dict=False)[0]

@@ -14,7 +14,17 @@ from typing import Any, Literal
 from ..files import write_text
 from ..paths import is_text, shown, typed
 from ..run import home
-from .header import SUPPORTED, family_of_folder, identify, prediction_of, read_json
+from .header import (
+    INPAINTING,
+    SUPPORTED,
+    channels_of_folder,
+    component_problem,
+    family_of_folder,
+    identify,
+    prediction_of,
+    read_json,
+)
+from .others import SUFFIXES
 from .safetensors_file import open_header
 
 STARTER = Path(__file__).parent.parent / "starter" / "model"
@@ -31,7 +41,8 @@ class Found:
     size: int  # bytes on disk
     where: str  # "starter", "Hugging Face cache", "ComfyUI" …
     path: Path
-    zero_snr: bool = False  # a checkpoint that says its noise schedule ends in pure noise
+    zero_snr: bool = False  # a model that says its noise schedule ends in pure noise
+    inpainting: bool = False  # whether it paints what a mask hides
     problem: str = ""  # why it can't be a base model: a sentence without its subject
 
 
@@ -90,7 +101,8 @@ def look(path: Path, *, source: str = "", where: str = "") -> Found:
     elif path.suffix in (".ckpt", ".pt", ".pth"):
         known = {"kind": "checkpoint"}  # a pickle: told only by loading it
     else:
-        known = {"problem": f"is not a model; {SUPPORTED}, as a .safetensors file or a diffusers folder"}
+        kind = SUFFIXES.get(path.suffix.lower(), "not a model")
+        known = {"problem": f"is {kind}; {SUPPORTED}, as a .safetensors file or a diffusers folder"}
     return Found(
         **{"family": None, "kind": "unknown", "prediction": None, **known},
         source=source or str(path),
@@ -103,23 +115,24 @@ def look(path: Path, *, source: str = "", where: str = "") -> Found:
 
 def _look_at_folder(path: Path, source: str, where: str) -> Found:
     if not (path / "model_index.json").is_file():
-        raise ValueError(
-            f"{shown(path)} is not a diffusers model: it has no model_index.json; choose the folder that has one."
-        )
+        what = component_problem(path) or "is not a diffusers model: it has no model_index.json"
+        raise ValueError(f"{shown(path)} {what}; choose the folder with a model_index.json.")
     index = read_json(path / "model_index.json")
     family, problem = family_of_folder(path, index)
     scheduler = path / "scheduler" / "scheduler_config.json"
-    prediction = prediction_of(read_json(scheduler)) if scheduler.is_file() else None
+    schedule = read_json(scheduler) if scheduler.is_file() else None
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Found(
         source=source,
         title=_title_of_folder(path, source),
         family=family,
         kind="folder",
-        prediction=prediction,
+        prediction=None if schedule is None else prediction_of(schedule),
         size=size,
         where=where,
         path=path,
+        zero_snr=bool((schedule or {}).get("rescale_betas_zero_snr")),
+        inpainting=not problem and channels_of_folder(path) == INPAINTING,
         problem=problem,
     )
 
@@ -263,6 +276,9 @@ def _whose(path: Path) -> str:
     )
 
 
+KNOWS = 2  # raise it when `look` tells more of the same file, or something else
+
+
 class _Index:
     """What `look` said of each path, remembered on disk by size and time of change: a menu must open at once."""
 
@@ -300,7 +316,7 @@ def _look_or_say(path: Path, source: str, where: str) -> Found:
 
 
 def _stamp(path: Path) -> list[list[int]]:
-    """Size and time of change of a file, or of all files of a folder."""
+    """Size and time of change of a file, or of all files of a folder; and what was known when it was looked at."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [file.stat() for file in files if file.is_file()]
-    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+    return [[KNOWS], *([stat.st_size, stat.st_mtime_ns] for stat in stats)]

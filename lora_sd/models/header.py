@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import shown
+from . import others
 from .safetensors_file import LONGEST_HEADER, Contents, open_header
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and SDXL models can be taught here"
 
+PLAIN, INPAINTING = 4, 9  # channels that a U-Net takes in
 WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl"}  # input width of attn2.to_k, the cross-attention
 
 UNET = "model.diffusion_model."
@@ -26,7 +28,7 @@ LAST_NORM = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 VAE = "first_stage_model."
 TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.")
 
-# Part of a key → what such a file is, the more telling first.
+# A part of a key of a LoRA.
 LORA_KEYS = (
     ".lora_down.",
     ".lora_up.",
@@ -37,20 +39,6 @@ LORA_KEYS = (
     ".lokr_w1",
     "_lora.down.",
 )
-OTHER_KEYS = {
-    "double_stream_modulation_img": "a Flux.2 model",
-    "double_blocks.0.img_attn.": "a Flux model",
-    "joint_blocks.0.": "a Stable Diffusion 3 model",
-    "clip_txt_mapper.": "a Stable Cascade model",
-    "double_layers.0.attn.w1q.": "an AuraFlow model",
-    "cap_embedder.": "a Lumina model",
-    "edm_mean": "a Playground 2.5 model",
-    "edm_vpred.": "a CosXL model",
-    "control_model.": "a ControlNet",
-    "controlnet_cond_embedding.": "a ControlNet",
-    "motion_modules.": "an AnimateDiff motion module",
-    "emb_params": "a textual-inversion embedding",
-}
 
 
 def identify(contents: Contents) -> dict[str, Any]:
@@ -61,12 +49,11 @@ def identify(contents: Contents) -> dict[str, Any]:
             "kind": "lora",
             "problem": "is a LoRA, not a base model; choose the model that it was made for",
         }
-    for mark, name in OTHER_KEYS.items():
-        if any(mark in key for key in shapes):
-            return {"problem": f"is {name}; only {SUPPORTED}"}
+    if name := _name_of_another(shapes):
+        return {"problem": f"is {name}; only {SUPPORTED}"}
+    if any(mark in key for key in shapes for mark in others.QUANTISED):
+        return {"problem": "has weights in 4 or 8 bits; choose the fp16 version of it"}
     width = _cross_attention(shapes)
-    if width == 1280:
-        return {"problem": f"is the SDXL refiner; only {SUPPORTED}"}
     if width not in WIDTHS:
         return {"problem": f"is not a model that this program knows; only {SUPPORTED}"}
     family = WIDTHS[width]
@@ -74,14 +61,31 @@ def identify(contents: Contents) -> dict[str, Any]:
     if len(first) != 4:
         return {"problem": "is damaged: its U-Net has no first layer; download it again"}
     problem = _problem_of_channels(first[1]) or _missing_part(shapes)
-    prediction = _prediction(contents, family)
+    inpainting = first[1] == INPAINTING
+    prediction = _prediction(contents, family, inpainting)
     return {
         "kind": "checkpoint",
         "family": family,
         "prediction": prediction,
-        "zero_snr": "ztsnr" in shapes,
+        "inpainting": inpainting,
+        "zero_snr": "ztsnr" in shapes and prediction == "v_prediction",  # noise alone tells nothing of noise
         "problem": problem,
     }
+
+
+def _name_of_another(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What it is, if it is known and no base model of ours."""
+    for mark, name in others.KEYS.items():
+        if any(mark in key for key in shapes):
+            return name
+    width = _cross_attention(shapes)
+    if width == 1280:
+        return others.REFINER
+    if width in WIDTHS:
+        return None
+    return next(
+        (name for start, name in others.PARTS.items() if any(key.startswith(start) for key in shapes)), None
+    )
 
 
 def _cross_attention(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -93,13 +97,13 @@ def _cross_attention(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 
 def _problem_of_channels(channels: Any) -> str:
-    """Inpainting and editing models see more than the noisy latents."""
-    if channels == 4:
+    """Some models see more than the noisy latents, and only of inpainting models it is known here how to make that."""
+    if channels in (PLAIN, INPAINTING):
         return ""
-    kind = {9: "an inpainting model", 8: "an image-editing model"}.get(
+    kind = {5: others.DEPTH, 7: others.UPSCALER, 8: others.PIX2PIX}.get(
         channels if isinstance(channels, int) else None, f"a {shown(channels, 20)}-channel model"
     )
-    return f"is {kind}; choose the plain model of the same family"
+    return f"is {kind}; choose the plain or the inpainting model of the same family"
 
 
 def _missing_part(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -110,13 +114,13 @@ def _missing_part(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return f"has no {' and no '.join(missing)}; choose a complete checkpoint" if missing else ""
 
 
-def _prediction(contents: Contents, family: str) -> str:
+def _prediction(contents: Contents, family: str, inpainting: bool) -> str:
     """ε or v: marker keys of SDXL models, the modelspec header, and for SD 2.x the weights themselves."""
     if "v_pred" in contents.shapes:
         return "v_prediction"
     if "modelspec.prediction_type" in contents.metadata:
         return "v_prediction" if contents.metadata["modelspec.prediction_type"].startswith("v") else "epsilon"
-    if family == "sd2" and LAST_NORM in contents.shapes:
+    if family == "sd2" and LAST_NORM in contents.shapes and not inpainting:
         # The 768 models spread this bias wider than the 512 ones: ComfyUI's test, with its limit.
         values = [value for value in contents.values(LAST_NORM) if math.isfinite(value)]
         return "v_prediction" if values and statistics.pstdev(values) > 0.09 else "epsilon"
@@ -141,7 +145,12 @@ def family_of_folder(path: Path, index: Mapping[str, Any]) -> tuple[str | None, 
         family = (
             "sd2" if read_json(path / "text_encoder" / "config.json").get("hidden_act") == "gelu" else "sd15"
         )
-    return family, _problem_of_channels(read_json(path / "unet" / "config.json").get("in_channels", 4))
+    return family, _problem_of_channels(channels_of_folder(path))
+
+
+def channels_of_folder(path: Path) -> Any:
+    """What its U-Net's config says that it takes in, as it stands there."""
+    return read_json(path / "unet" / "config.json").get("in_channels", PLAIN)
 
 
 def prediction_of(scheduler: Mapping[str, Any]) -> str:
@@ -150,6 +159,11 @@ def prediction_of(scheduler: Mapping[str, Any]) -> str:
         scheduler.get("prediction_type", "epsilon"),
         scheduler.get("num_train_timesteps", 1000),
     )
+    name = others.longest(others.SCHEDULERS, str(scheduler.get("_class_name")))
+    if name:
+        raise ValueError(
+            f"This is {name}; only models that predict epsilon or v_prediction can be taught here."
+        )
     if prediction not in ("epsilon", "v_prediction"):
         raise ValueError(
             f"This model predicts {shown(prediction)!r}; only models that predict epsilon or v_prediction can be taught here."
@@ -164,11 +178,28 @@ def prediction_of(scheduler: Mapping[str, Any]) -> str:
 def pipeline_problem(index: Mapping[str, Any]) -> str:
     """Why the pipeline of a model_index.json can't be taught; "" if it can."""
     kind, encoders = str(index.get("_class_name")), _encoders(index)
-    if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img)?Pipeline", kind):
-        return f"is made for {shown(kind)}; only {SUPPORTED}"
+    if not re.fullmatch(r"StableDiffusion(XL)?(Img2Img|Inpaint)?Pipeline", kind):
+        name = others.longest(others.PIPELINES, kind)
+        return f"is {name or f'made for {shown(kind)}'}; only {SUPPORTED}"
+    if kind.startswith("StableDiffusionXL") and encoders == ["text_encoder_2"]:
+        return f"is {others.REFINER}; only {SUPPORTED}"
     if kind.startswith("StableDiffusionXL") != (len(encoders) == 2):
         return f"is a {kind} with {len(encoders)} text encoder(s); only {SUPPORTED}"
     return ""
+
+
+def component_problem(folder: Path) -> str:
+    """What a folder without an index is: one component of a model, by its config; "" where that does not tell."""
+    if not (folder / "config.json").is_file():
+        return ""
+    config = read_json(folder / "config.json")
+    architectures = config.get("architectures")
+    kind = str(
+        config.get("_class_name")
+        or (architectures[0] if isinstance(architectures, list) and architectures else "")
+    )
+    name = others.longest(others.COMPONENTS, kind)
+    return f"is {name or f'a {shown(kind)}'} alone" if kind else ""
 
 
 def _encoders(index: Mapping[str, Any]) -> list[str]:

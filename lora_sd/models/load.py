@@ -26,7 +26,7 @@ from .. import errors
 from ..paths import shown
 from . import find, pickled
 from .family import FAMILIES, Family, Models, Prediction, TextEncoder
-from .header import TEXT_ENCODERS, UNET, VAE, identify, read_json
+from .header import FIRST_CONV, TEXT_ENCODERS, UNET, VAE, identify, read_json
 from .safetensors_file import Contents, open_header
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -49,18 +49,20 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     prediction: Prediction | None = None,
+    zero_snr: bool | None = None,
     clip_skip: int | None = None,
     weighted: bool = False,
 ) -> Models:
     """The base model called `source`, frozen: U-Net and text encoders in `dtype`, the VAE always in fp32.
 
-    `prediction` is what the model says of itself unless given; `clip_skip` counts text-encoder layers from the end;
+    `prediction` and `zero_snr` are what the model says of itself unless given; `clip_skip` counts text-encoder layers from the end;
     with `weighted` (red:1.3) in a caption or prompt is a weight.
     """
     found = find.describe(source)
     with _quiet():
         family, parts = (_from_folder if found.kind == "folder" else _from_file)(found, dtype)
     scheduler_config = parts.scheduler_config | ({"prediction_type": prediction} if prediction else {})
+    scheduler_config |= {} if zero_snr is None else {"rescale_betas_zero_snr": zero_snr}
     for model in (parts.unet, parts.vae, *parts.text_encoders):
         model.requires_grad_(False).to(device).train()  # gradient checkpointing asks for train mode
         _convert(model, torch.float32 if model is parts.vae else dtype)
@@ -212,7 +214,14 @@ def _from_file(found: find.Found, _: torch.dtype) -> tuple[Family, Components]:
         "sd2-base" if family.name == "sd2" and known["prediction"] == "epsilon" else family.name
     )
     return family, Components(
-        unet=_single(UNet2DConditionModel, weights, folder, "unet", _dtype_of(weights, UNET)),
+        unet=_single(
+            UNet2DConditionModel,
+            weights,
+            folder,
+            "unet",
+            _dtype_of(weights, UNET),
+            in_channels=weights[FIRST_CONV].shape[1],
+        ),
         vae=_single(AutoencoderKL, weights, folder, "vae", _dtype_of(weights, VAE)),
         text_encoders=[
             _single_text(spec, weights, folder, _dtype_of(weights, TEXT_ENCODERS))
@@ -249,10 +258,13 @@ def _with_level(key: str) -> str:
     return f"{prefix}text_model.{rest}" if old else key
 
 
-def _single(kind: type, weights: dict[str, Tensor], folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
+def _single(
+    kind: type, weights: dict[str, Tensor], folder: Path, name: str, dtype: torch.dtype, **config: int
+) -> nn.Module:
+    """A component of the file; `config` is what the file has otherwise than the folder of configs."""
     try:
         return kind.from_single_file(
-            weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True
+            weights, config=str(folder), subfolder=name, dtype=dtype, local_files_only=True, **config
         )
     except Exception as error:  # each of its words for weights that are not there, or of another shape
         if errors.out_of_memory(error):

@@ -19,6 +19,12 @@ class ModelSettings(Section):
         "What the model was trained to predict; found in the model unless you set it.",
         label="Prediction type",
     )
+    zero_snr: bool | None = setting(
+        None,
+        "Whether the model was trained down to pure noise (zero terminal SNR), as NoobAI's v-prediction models were; "
+        "found in the model unless you set it.",
+        label="Zero terminal SNR",
+    )
     clip_skip: int | None = setting(
         None,
         "Which layer of the text encoder to use, counted from the end; 2 for many anime models of SD 1.x.",

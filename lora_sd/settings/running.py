@@ -73,6 +73,13 @@ class PreviewSettings(Section):
         le=150,
     )
     guidance: float = setting(5.0, "How strongly the prompt is followed.", label="Guidance", ge=1, le=30)
+    rescale: float = setting(
+        0.0,
+        "Keeps strong guidance from making pictures glaring; 0.7 suits models trained down to pure noise.",
+        label="Guidance rescale",
+        ge=0,
+        le=1,
+    )
     sampler: Literal["ddim", "euler", "euler_a", "dpmpp_2m_karras", "unipc"] = setting(
         "dpmpp_2m_karras", "The way from noise to picture.", label="Sampler"
     )

@@ -61,7 +61,7 @@ def _draw_one(
 
 def _key(models: Models, data: DataSettings, how: PreviewSettings, resolution: int) -> str:
     """Of all that the pictures depend on."""
-    drawing = how.model_dump(include={"negative", "steps", "guidance", "sampler"})
+    drawing = how.model_dump(include={"negative", "steps", "guidance", "sampler", "rescale"})
     parts = [cache.identity(part) for part in (models.unet, models.vae, *models.text_encoders)]
     told = [parts, models.prediction, models.clip_skip, data.regularisation_caption, resolution, drawing]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]

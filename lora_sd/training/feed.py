@@ -38,6 +38,7 @@ class Feed(NamedTuple):
     text: tuple[Tensor, ...]  # as Text.tensors gives it
     perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
     masks: Tensor | None = None  # (B, 1, H/8, W/8) as in a Batch
+    beside: Tensor | None = None  # (B, 5, H/8, W/8) as in a Batch
 
     def tensors(self) -> tuple[Tensor, ...]:
         parts = (part if isinstance(part, tuple) else (part,) for part in self)
@@ -81,5 +82,6 @@ def feeds(
                 text=text.tensors(part.batch.captions),
                 perturbation=noise.perturbation(shape, keys, how),
                 masks=part.batch.masks,
+                beside=part.batch.beside,
             )
         first += part.count

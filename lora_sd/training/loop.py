@@ -37,7 +37,13 @@ def forward_backward(
     vector.clear()
     alone = text_of_base(models, text, feed) if how.keep_base and models.encoders_learn else None
     inputs = Inputs(
-        feed.latents, text.conditioning(feed.text), feed.sizes, feed.perturbation, alone, feed.masks
+        feed.latents,
+        text.conditioning(feed.text),
+        feed.sizes,
+        feed.perturbation,
+        alone,
+        feed.masks,
+        feed.beside,
     )
     losses = denoising_loss(models, inputs, feed.t, feed.noise, how)
     loss = (losses * feed.shares).sum()

@@ -20,6 +20,7 @@ class Inputs(NamedTuple):
     perturbation: Tensor | None = None  # (B, 4, H/8, W/8): what the input's noise has more than the target's
     text_of_base: Conditioning | None = None  # what the base alone reads, where that is something else
     masks: Tensor | None = None  # (B, 1, H/8, W/8) in [0, 1]; None to learn all of the pictures
+    beside: Tensor | None = None  # (B, 5, H/8, W/8): what an inpainting model is to paint, and what it sees
 
 
 class Loss(NamedTuple):
@@ -47,7 +48,7 @@ def denoising_loss(models: Models, inputs: Inputs, t: Tensor, noise: Tensor, how
     mixed_in = noise if inputs.perturbation is None else noise + inputs.perturbation
     noisy = diffusion.add_noise(inputs.latents, mixed_in, alpha_bar).to(models.dtype)
     base = _prediction_of_base(models, inputs, noisy, t) if how.keep_base else None
-    prediction = models.predict(noisy, t, inputs.conditioning, inputs.sizes).float()
+    prediction = models.predict(noisy, t, inputs.conditioning, inputs.sizes, inputs.beside).float()
     target = diffusion.target(inputs.latents, noise, alpha_bar, models.prediction)
     c = _threshold(models.alpha_bar, t, how) if how.kind in ("huber", "smooth_l1") else None
     error = criteria.error(prediction - target.float(), how.kind, c)
@@ -59,7 +60,8 @@ def denoising_loss(models: Models, inputs: Inputs, t: Tensor, noise: Tensor, how
 @torch.no_grad()
 def _prediction_of_base(models: Models, inputs: Inputs, noisy: Tensor, t: Tensor) -> Tensor:
     with layers.adapters_off(models.parts()):
-        return models.predict(noisy, t, inputs.text_of_base or inputs.conditioning, inputs.sizes).float()
+        text = inputs.text_of_base or inputs.conditioning
+        return models.predict(noisy, t, text, inputs.sizes, inputs.beside).float()
 
 
 def _threshold(alpha_bars: Tensor, t: Tensor, how: Loss) -> Tensor:

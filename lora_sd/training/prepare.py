@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..data import batches, buckets, cache, variants
+from ..data import batches, buckets, cache, hidden, variants
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
 from ..data.folder import Example
@@ -31,6 +31,8 @@ class Dataset:
     latents: LatentCache
     seed: int = 0
     crops: int = 1  # of each picture
+    grid: int = 0  # of an inpainting model: pixels of one latent, a side; 0 where nothing is hidden
+    rectangles: int = hidden.RECTANGLES  # that may be hidden of a picture, beside all of it
 
     @property
     def _buckets(self) -> list[buckets.Size]:
@@ -74,7 +76,8 @@ class Dataset:
     def batch(self, indices: list[int], shown: list[int] | None = None) -> batches.Batch:
         """Pictures that were `shown` so often before; without it nothing is left to chance."""
         numbers = shown or [None] * len(indices)
-        return batches.collate(list(map(self.view, indices, numbers)), self.latents)
+        hides = list(map(self.hides, indices, numbers)) if self.grid else ()
+        return batches.collate(list(map(self.view, indices, numbers)), self.latents, hides)
 
     def view(self, index: int, shown: int | None) -> cache.Item:
         """A picture that was `shown` so often before, as it is looked at; without it nothing is left to chance."""
@@ -95,6 +98,30 @@ class Dataset:
             for fit in fits
             for flipped in (False, True)[: 1 + example.flip]
         ]
+
+    def hides(self, index: int, shown: int | None) -> hidden.Box:
+        """What an inpainting model is to paint of a picture that was `shown` so often before; without it, all."""
+        boxes = self.boxes(index)
+        if shown is None:
+            return boxes[0]
+        return random.Random(f"{self.seed}/{index}/hidden/{shown}").choice(boxes)
+
+    def boxes(self, index: int) -> list[hidden.Box]:
+        """All that may be hidden of a picture, at first everything."""
+        rng = random.Random(f"{self.seed}/{self.examples[index].path.name}/hidden")
+        return hidden.boxes(self.fits[index].bucket, self.grid, rng, self.rectangles)
+
+    def to_encode(self) -> list[cache.Item]:
+        """Every picture, crop and side that may be seen, and of an inpainting model what is left of each; grey once a bucket."""
+        views = [(index, *view) for index in range(len(self.examples)) for view in self.views(index)]
+        seen = [(example, fit) for _, example, fit in views]
+        if not self.grid:
+            return seen
+        left = [
+            (hidden.hide(example, box), fit) for index, example, fit in views for box in self.boxes(index)
+        ]
+        grey = {fit.bucket: (example, fit) for example, fit in left if hidden.is_all(example.hidden, fit)}
+        return [*seen, *(item for item in left if not hidden.is_all(item[0].hidden, item[1])), *grey.values()]
 
     def text(self, index: int, shown: int | None = None) -> str:
         """The caption of a picture that was `shown` so often before; without it nothing is left to chance."""
@@ -145,15 +172,16 @@ def prepare(
     rules: buckets.Rules = PLAIN_RULES,
     seed: int = 0,
     crops: int = 1,
+    rectangles: int = hidden.RECTANGLES,
     on_progress: OnProgress | None = None,
     world: World = ALONE,
 ) -> Dataset:
     """Fit `examples` to buckets of `resolution`² area and encode those that the cache does not have yet."""
     sizes = [example.size for example in examples]
     fits = buckets.fits(sizes, resolution, models.family.bucket_step, rules)
-    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops)
-    views = [view for index in range(len(examples)) for view in dataset.views(index)]
-    dataset.latents.fill(views, on_progress=on_progress, share=world.here)
+    grid = models.vae_factor if models.extra_channels else 0
+    dataset = Dataset(examples, fits, LatentCache(folder, models.vae), seed, crops, grid, rectangles)
+    dataset.latents.fill(dataset.to_encode(), on_progress=on_progress, share=world.here)
     world.wait()
     return dataset
 
@@ -166,8 +194,10 @@ def held_out_inputs(
         batch = dataset.batch([index])
         states = tuple(tensor.to(models.device) for tensor in text.tensors(batch.captions))
         mean, sizes = batch.mean.to(models.device), batch.sizes.to(models.device)
-        covered = None if batch.masks is None else batch.masks.to(models.device)
-        yield index, Inputs(mean, text.conditioning(states), sizes, covered)
+        covered, beside = (
+            None if part is None else part.to(models.device) for part in (batch.masks, batch.beside)
+        )
+        yield index, Inputs(mean, text.conditioning(states), sizes, masks=covered, beside=beside)
 
 
 def cached_text(

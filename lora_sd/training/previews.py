@@ -84,6 +84,7 @@ def picture(
                     guidance=settings.guidance,
                     sampler=settings.sampler,
                     size=size,
+                    rescale=settings.rescale,
                 )
             return drawn
         except RuntimeError as error:

@@ -66,6 +66,7 @@ def get_ready(
         config.model.base,
         dtype=dtype,
         prediction=config.model.prediction,
+        zero_snr=config.model.zero_snr,
         clip_skip=config.model.clip_skip,
         weighted=config.captions.weights,
     )
@@ -99,7 +100,7 @@ def get_ready(
     )
     with memory.on_device(models, device, "vae"):
         data = encoded(train_on, encode, voice, "Preparing picture")
-        plain = functools.partial(encode, crops=1)
+        plain = functools.partial(encode, crops=1, rectangles=0)  # an inpainting model paints all of them
         apart = (
             encoded([replace(e, flip=False) for e in held_out], plain, voice, "Preparing held-out picture")
             if held_out
