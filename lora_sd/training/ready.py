@@ -55,6 +55,7 @@ def get_ready(
     Of a run that goes on `ranks` are those of its state, which will be put in place, and `rung` where on the memory
     ladder it was.
     """
+    check_adapter(config)
     voice.say("starting", "Looking at the pictures")
     good = run.home() / "cache" / "good.json"
     train_on, held_out = examples.find(
@@ -123,6 +124,21 @@ def dropout_of(settings: LoraSettings, process: int) -> Dropout | None:
     return Dropout(*shares, process=process) if any(shares) else None
 
 
+def check_adapter(config: TrainConfig) -> None:
+    """ValueError for settings of the adapter that can't go together."""
+    settings = config.lora
+    if settings.dora == "input" and config.save.layout == "peft":
+        raise ValueError(
+            "lora.dora is input, and files of the peft layout hold magnitudes of outputs alone; set save.layout to kohya, "
+            "or lora.dora to output."
+        )
+    other = next((name for name in ("start", "max_norm") if getattr(settings, name)), None)
+    if settings.initial == "pissa" and other:
+        raise ValueError(
+            f"lora.initial is pissa, which begins in the base model itself and does not go with lora.{other}; leave one of them out."
+        )
+
+
 def inject(
     models: Models,
     settings: LoraSettings,
@@ -150,6 +166,7 @@ def inject(
     if started:
         for note in warm.notes(ranks, started.pairs, started.unused, Path(settings.start).name):
             on_note(note)
+        warm.check_kind(started.pairs, parts, settings.dora, Path(settings.start).name)
         ranks = warm.ranks_for(ranks, started.pairs)
     scales = targets.scales(
         parts,
@@ -158,9 +175,19 @@ def inject(
         alpha=settings.alpha or settings.rank / 2,
         conv_rank=settings.conv_rank,
         conv_alpha=settings.conv_alpha,
+        patterns=settings.alphas,
         rank_stabilized=settings.rank_stabilized,
     )
-    layers.inject(parts, ranks, scales, seed=seed, dropout=dropout, train_down=settings.train_down)
+    layers.inject(
+        parts,
+        ranks,
+        scales,
+        seed=seed,
+        dropout=dropout,
+        train_down=settings.train_down,
+        initial=settings.initial,
+        magnitudes=None if settings.dora == "off" else settings.dora,
+    )
     if started:
         warm.fill(parts, started.pairs)
     for part in parts.values():
