@@ -122,7 +122,7 @@ def restore(values: dict[str, Any], parts: dict[str, nn.Module], update: Update)
     mine = {name: low_rank.tensors for name, low_rank in layers.low_ranks(parts)}
     if _shapes(saved) != _shapes(mine):
         raise ValueError(
-            "The saved state of this run is of a LoRA with other layers, ranks or of another kind; put lora.rank, "
+            "The saved state of this run is of a LoRA with other layers or ranks, or of another kind; put lora.rank, "
             "lora.targets, lora.ranks, lora.dora and lora.initial back, or start a new run from its file: lora.start."
         )
     with torch.no_grad():
