@@ -67,11 +67,11 @@ class Keys(NamedTuple):
     magnitudes: tuple[str, ...]  # of a DoRA: every spelling, ours first
 
 
-MAGNITUDES = {
-    "kohya": ("dora_scale",),
-    "peft": ("lora_magnitude_vector", "lora_magnitude_vector.weight"),
-    "diffusers": ("lora_magnitude_vector", "lora_magnitude_vector.weight"),
-}
+PEFTS = (
+    "lora_magnitude_vector.weight",
+    "lora_magnitude_vector",  # as PEFT writes it; transformers 5 does not find it in text encoders
+)
+MAGNITUDES = {"kohya": ("dora_scale",), "peft": PEFTS, "diffusers": PEFTS}
 SUFFIXES = {"kohya": ("lora_down.weight", "lora_up.weight"), "peft": ("lora_A.weight", "lora_B.weight")}
 
 
