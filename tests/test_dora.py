@@ -179,13 +179,18 @@ DROPOUTS = {"lora.dropout": 0.2, "lora.rank_dropout": 0.2, "lora.module_dropout"
 KINDS = {
     "plain": ("output", {}),
     "bf16 with dropout": ("input", {"machine.precision": "bf16", **DROPOUTS}),
-    "8 bits with max-norm": ("input", {"machine.memory": "lowest", "lora.max_norm": 0.5, "lora.targets": "full"}),
+    "8 bits with max-norm": (
+        "input",
+        {"machine.memory": "lowest", "lora.max_norm": 0.5, "lora.targets": "full"},
+    ),
 }
 
 
 @pytest.mark.parametrize(("axis", "more"), KINDS.values(), ids=KINDS)
 def test_a_run_stopped_and_resumed_is_the_undisturbed_one(axis, more, tiny_folder, pictures):
-    config = config_for(tiny_folder("sd15"), pictures, **SMALL, **{"lora.dora": axis, "optim.steps": 2}, **more)
+    config = config_for(
+        tiny_folder("sd15"), pictures, **SMALL, **{"lora.dora": axis, "optim.steps": 2}, **more
+    )
     path = train(config)
     train(config, stop_at(1))
     assert body(train(config, folder=run.list_runs()[0].folder)) == body(path)
@@ -259,7 +264,9 @@ def test_diffusers_draws_the_same_from_the_peft_layout(tiny_models, tiny_folder,
 
 def test_a_dora_written_by_diffusers_is_read(tiny_models, tiny_folder, tmp_path):
     pipeline = DiffusionPipeline.from_pretrained(tiny_folder("sd15"), vae=None)
-    config = LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "conv1"], init_lora_weights=False, use_dora=True)
+    config = LoraConfig(
+        r=4, lora_alpha=4, target_modules=["to_q", "conv1"], init_lora_weights=False, use_dora=True
+    )
     pipeline.unet.add_adapter(config)
     state = get_peft_model_state_dict(pipeline.unet)
     pipeline.save_lora_weights(tmp_path, unet_lora_layers=state)
@@ -289,7 +296,9 @@ def strong(models, pairs):
     with torch.no_grad():
         layers.attach(models.parts(), pairs, adapter="x")
         layers.merge(models.parts())
-    return {name: layer.weight for name, layer in layers.named_layers(models.parts()).items() if name in pairs}
+    return {
+        name: layer.weight for name, layer in layers.named_layers(models.parts()).items() if name in pairs
+    }
 
 
 @axes
@@ -311,6 +320,8 @@ def test_a_dora_of_another_kind_is_a_sentence(tiny_folder, pictures):
     config = config_for(tiny_folder("sd15"), pictures, **SMALL, **{"lora.dora": "input", "optim.steps": 1})
     path = train(config)
     for other in ("off", "output"):
-        with pytest.raises(ValueError, match=f"magnitudes of inputs, and lora.dora is {other}; set it to input"):
+        with pytest.raises(
+            ValueError, match=f"magnitudes of inputs, and lora.dora is {other}; set it to input"
+        ):
             train(cfg.changed(config, {"lora.start": str(path), "lora.dora": other}))
     train(cfg.changed(config, {"lora.start": str(path)}))

@@ -27,7 +27,9 @@ def of_spectrum(decay: float, out: int = 48, inputs: int = 40) -> torch.Tensor:
     return u * decay ** torch.arange(40) @ v.T
 
 
-@pytest.mark.parametrize(("layer", "rank"), [(nn.Linear(20, 8), 5), (nn.Conv2d(3, 8, 3), 4), (nn.Linear(3, 8), 5)])
+@pytest.mark.parametrize(
+    ("layer", "rank"), [(nn.Linear(20, 8), 5), (nn.Conv2d(3, 8, 3), 4), (nn.Linear(3, 8), 5)]
+)
 def test_orthogonal_ranks_are(layer, rank):
     pair = initial_pair(layer, rank, 1.0, 0, "a", "orthogonal")
     down = pair.down.flatten(1)

@@ -114,9 +114,7 @@ def _fit(path: Path, name: str, pair: Pair, weight: Tensor) -> Pair:
         )
     ones = (1,) * (len(inputs) - 1)
     magnitude = None if pair.magnitude is None else _fit_magnitude(path, name, pair.magnitude, weight)
-    return Pair(
-        pair.down.reshape(rank, *inputs), pair.up.reshape(out, rank, *ones), pair.alpha, magnitude
-    )
+    return Pair(pair.down.reshape(rank, *inputs), pair.up.reshape(out, rank, *ones), pair.alpha, magnitude)
 
 
 def _fit_magnitude(path: Path, name: str, magnitude: Tensor, weight: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ def principal(weight: Tensor, rank: int, scale: float, seed: int, name: str) -> 
         u, s, v = torch.svd_lowrank(matrix, min(rank + SPARE, *matrix.shape), PASSES)
     half = (s[:rank] / scale).sqrt()
     u, v = _padded(u[:, :rank] * half, rank), _padded(v[:, :rank] * half, rank)
-    return Factors(v.T.reshape(rank, *weight.shape[1:]), u.reshape(len(weight), rank, *(1,) * (weight.dim() - 2)))
+    return Factors(
+        v.T.reshape(rank, *weight.shape[1:]), u.reshape(len(weight), rank, *(1,) * (weight.dim() - 2))
+    )
 
 
 def _padded(columns: Tensor, rank: int) -> Tensor:

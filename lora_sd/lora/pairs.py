@@ -47,7 +47,9 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(pair.up.float())
         self.magnitude = None if pair.magnitude is None else nn.Parameter(pair.magnitude.float())
         self.register_buffer("base_squares", None, persistent=False)  # of a DoRA: Σ W² of each channel
-        self.register_buffer("first_down", None)  # of PiSSA: where both matrices began; what learns is the way from there
+        self.register_buffer(
+            "first_down", None
+        )  # of PiSSA: where both matrices began; what learns is the way from there
         self.register_buffer("first_up", None)
         self.alpha = pair.alpha
         self.strength = strength
