@@ -95,7 +95,7 @@ def test_outputs_gradients_and_steps_are_pefts(kind):
         ours.up.copy_(up)
     pairs = [(ours.down, down), (ours.up, up), (ours.magnitude, magnitude)]
     optimizers = [torch.optim.Adam(p, lr=0.01) for p in ([a for a, _ in pairs], [b for _, b in pairs])]
-    for step in range(3):
+    for _ in range(3):
         target = torch.randn_like(base(x))
         for model, optimizer in zip((base, theirs), optimizers, strict=True):
             optimizer.zero_grad()
@@ -208,7 +208,7 @@ def test_a_run_stopped_and_resumed_is_the_undisturbed_one(axis, more, tiny_folde
 
 def test_settings_that_no_file_can_hold_are_refused_before_anything_is_loaded(tiny_folder, pictures):
     config = config_for(tiny_folder("sd15"), pictures, **{"lora.dora": "input", "save.layout": "peft"})
-    with pytest.raises(ValueError, match="set save.layout to kohya, or lora.dora to output"):
+    with pytest.raises(ValueError, match=r"set save\.layout to kohya, or lora\.dora to output"):
         train(config)
 
 
