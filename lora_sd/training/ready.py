@@ -229,6 +229,7 @@ def place(
         targets=config.lora.targets,
         text_encoders=models.encoders_learn,
         bytes_per_weight=models.dtype.itemsize,
+        dora=config.lora.dora != "off",
     )
     mine, why = memory.choose_rung(config.machine.memory, device, models.unet, needs)
     before = next((rung for rung in footprint.RUNGS if rung.name == at_least), footprint.RUNGS[0])
