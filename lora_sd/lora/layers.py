@@ -270,7 +270,7 @@ def low_ranks(parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, LowRank]]:
 
 
 def adapters(parts: Mapping[str, nn.Module], adapter: str = "lora") -> dict[str, Pair]:
-    """One adapter as data. The tensors are the live ones: clone them to keep a moment."""
+    """One adapter as data. Tensors may be the live ones: clone them to keep a moment."""
     return {name: low_rank.pair for name, low_rank in low_ranks(parts) if low_rank.name == adapter}
 
 

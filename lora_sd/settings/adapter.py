@@ -87,15 +87,15 @@ class LoraSettings(Section):
     )
     dora: Literal["off", "output", "input"] = setting(
         "off",
-        "Learn how large each channel's weights are by itself (DoRA). Choose output for diffusers, with save.layout peft; "
-        "choose input for ComfyUI, A1111 and Forge, which read no other exactly.",
+        "Learn how large each channel's weights are by itself (DoRA): output is what diffusers reads, with save.layout peft, "
+        "and input what ComfyUI, A1111 and Forge read exactly.",
         label="DoRA",
     )
     initial: Literal["random", "orthogonal", "pissa"] = setting(
         "random",
-        "What the first matrices begin with. pissa takes what is largest in the base model, learns sooner, and its file has "
-        "twice the rank; orthogonal makes the ranks differ from the start.",
-        label="Begin with",
+        "How the matrices begin: orthogonal keeps the ranks apart from the start, pissa takes what is largest in the base model, "
+        "which learns sooner and makes a file of twice the rank.",
+        label="Beginning",
     )
     text_encoders: bool = setting(
         False,

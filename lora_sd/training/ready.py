@@ -100,6 +100,8 @@ def get_ready(
         )
     dropout = dropout_of(config.lora, world.rank)
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
+    if config.lora.initial != "random":
+        begin_alike(models, world)
     batches = config.optim.steps * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)
@@ -194,6 +196,14 @@ def inject(
         part.train()  # dropout acts, and checkpointing where it is on
     counts = {part: sum(name.startswith(f"{part}.") for name in ranks) for part in parts}
     return {part: count for part, count in counts.items() if count}
+
+
+@torch.no_grad()
+def begin_alike(models: Models, world: World) -> None:
+    """Every process has the adapters of the first: another machine may round a decomposition otherwise."""
+    mine = [tensor for _, low_rank in layers.low_ranks(models.parts()) for tensor in low_rank.tensors]
+    for here, there in zip(mine, world.agree(mine), strict=True):
+        here.copy_(there)
 
 
 def read_captions(
