@@ -90,8 +90,8 @@ def kind_of(setting: Setting) -> Control:
         )
     if annotation == dict[str, Any]:
         return Control(_lines("betas = [0.9, 0.99]"), _show_arguments, _read_arguments)
-    if annotation == dict[str, int]:
-        return Control(_lines("unet.mid_block.* = 32"), _show_ranks, _read_ranks)
+    if annotation in (dict[str, int], dict[str, float]):
+        return _by_pattern(setting.name, get_args(annotation)[1])
     if annotation == int | str:
         return Control(gr.Textbox, str, _duration)
     if choices := setting.field.json_schema_extra["choices"]:
@@ -150,20 +150,28 @@ def _lines(hint: str) -> Callable[..., gr.Textbox]:
     return build
 
 
-def _show_ranks(ranks: Mapping[str, int]) -> str:
-    return "\n".join(f"{pattern} = {rank}" for pattern, rank in ranks.items())
+def _by_pattern(name: str, kind: type) -> Control:
+    """Whole numbers or others by layer-name pattern."""
 
+    def is_one(text: str) -> bool:
+        return _is_number(text) if kind is int else NUMBER.fullmatch(text.strip()) is not None
 
-def _read_ranks(text: str) -> dict[str, int]:
-    ranks = {}
-    for line in filter(str.strip, text.splitlines()):
-        pattern, _, rank = line.rpartition("=")
-        if not pattern.strip() or not _is_number(rank):
-            raise ValueError(
-                f"lora.ranks has the line {shown(line.strip())!r}; write a pattern and its rank, like unet.mid_block.* = 32."
-            )
-        ranks[pattern.strip().strip('"')] = int(rank)
-    return ranks
+    def read(text: str) -> dict[str, Any]:
+        numbers = {}
+        for line in filter(str.strip, text.splitlines()):
+            pattern, _, number = line.rpartition("=")
+            if not pattern.strip() or not is_one(number):
+                raise ValueError(
+                    f"{name} has the line {shown(line.strip())!r}; write a pattern and its {name.rpartition('.')[2][:-1]}, "
+                    "like unet.mid_block.* = 32."
+                )
+            numbers[pattern.strip().strip('"')] = kind(number)
+        return numbers
+
+    def show(numbers: Mapping[str, Any]) -> str:
+        return "\n".join(f"{pattern} = {number}" for pattern, number in numbers.items())
+
+    return Control(_lines("unet.mid_block.* = 32"), show, read)
 
 
 def _show_numbers(numbers: list[float]) -> str:

@@ -177,6 +177,7 @@ def memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Needed | Non
         targets=chosen["lora.targets"],
         text_encoders=chosen["lora.text_encoders"] or not on_card,  # only a card is worth leaving
         bytes_per_weight=2 if on_card and chosen["machine.precision"] != "fp32" else 4,
+        dora=chosen["lora.dora"] != "off",
     )
     rung = _rung(chosen["machine.memory"], machine, needs)
     return Needed(rung, footprint.predict(needs, rung))

@@ -95,9 +95,9 @@ def _frozen(model: nn.Module) -> nn.Module:
     return model.bfloat16().to(memory_format=torch.channels_last).requires_grad_(False).train()
 
 
-def _teach(parts: dict[str, nn.Module], ranks: dict[str, int]) -> list[Tensor]:
+def _teach(parts: dict[str, nn.Module], ranks: dict[str, int], dora: bool = False) -> list[Tensor]:
     """Adapters on the parts, as in a run; gives every tensor that is there before a pass."""
-    layers.inject(parts, ranks, scale=1.0)
+    layers.inject(parts, ranks, scale=1.0, magnitudes="output" if dora else None)
     vector = Vector((low_rank for _, low_rank in layers.low_ranks(parts)), torch.bfloat16)
     held = [tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers())]
     return [*held, vector.values, vector.sums, vector.copies, vector.fresh]
@@ -115,6 +115,7 @@ def unet_pass(
     rank: int = RANK,
     batch: int = 1,
     plain: bool = False,
+    dora: bool = False,
 ) -> int:
     """Bytes that a pass of the U-Net needs for `batch` latents of side × side; with diffusers' own blocks if `plain`."""
     unet = unet_of(family)
@@ -122,7 +123,7 @@ def unet_pass(
         take_rung(unet, rung)
         if not plain:
             fast.change_blocks(unet)
-        there = _teach({"unet": unet}, targets.resolve({"unet": unet}, preset, rank=rank))
+        there = _teach({"unet": unet}, targets.resolve({"unet": unet}, preset, rank=rank), dora)
         x = torch.zeros(batch, 4, side, side, dtype=torch.bfloat16)
         tokens = torch.zeros(batch, TOKENS, family.cross_attention, dtype=torch.bfloat16)
         added = {"text_embeds": x.new_zeros(batch, POOLED), "time_ids": torch.zeros(batch, 6)}

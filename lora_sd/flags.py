@@ -58,11 +58,11 @@ def _read(setting: cfg.Setting, given: list[str]) -> Any:
 
 
 def _entry(setting: cfg.Setting, word: str) -> tuple[str, Any]:
-    ranks = setting.field.annotation == dict[str, int]
-    key, equals, value = word.rpartition("=") if ranks else word.partition("=")
+    patterned = setting.field.annotation in (dict[str, int], dict[str, float])
+    key, equals, value = word.rpartition("=") if patterned else word.partition("=")
     if not equals:
         raise ValueError(f"--{setting.name} takes NAME=VALUE, and {word!r} has no '='.")
-    return key, value if ranks else argument(value)
+    return key, value if patterned else argument(value)
 
 
 def help_text(default: cfg.TrainConfig) -> str:

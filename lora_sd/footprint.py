@@ -37,6 +37,7 @@ class Needs(NamedTuple):
     targets: str  # as lora.targets has it
     text_encoders: bool  # whether they learn; else they leave the card
     bytes_per_weight: int = 2  # of the base model
+    dora: bool = False
 
 
 class Footprint(NamedTuple):
@@ -106,6 +107,13 @@ FOOTPRINTS = {
         text_kept=132_784_168,
     ),
 }
+# How many times more DoRA keeps on each rung, counted in the same way: of the families the one with most.
+DORA = {
+    "attention-qv": (1.14, 1.05, 1.05),
+    "attention": (1.29, 1.09, 1.09),
+    "transformer": (1.57, 1.45, 1.45),
+    "full": (1.58, 1.46, 1.46),
+}
 LATENT_SIDE = 8  # pixels a side of one latent pixel
 # What a count of tensors can't know: the libraries' workspaces, and what the allocator loses between tensors. Fitted to
 # published measurements (one H100, diffusers' own blocks, a step in one CUDA graph): SD 1.5 at batch 1, 4 and 8 reserved
@@ -122,6 +130,8 @@ def predict(needs: Needs, rung: Rung) -> int:
     weights = model.packed if rung.packed else model.unet * each
     latent_pixels = needs.pixels / LATENT_SIDE**2
     kept = latent_pixels * model.kept[needs.targets][RUNGS.index(rung)]
+    if needs.dora:
+        kept *= DORA[needs.targets][RUNGS.index(rung)]
     if not rung.checkpointing:
         kept += latent_pixels * model.narrow * (needs.rank - 16)
     if needs.text_encoders:

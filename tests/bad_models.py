@@ -288,9 +288,12 @@ def _layer(name: str = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.t
     return _starter().parts()["unet"].get_submodule(name.removeprefix("unet.")).weight
 
 
-def into_model(folder: Path, down: torch.Tensor, up: torch.Tensor, config: str = "{}") -> None:
+def into_model(
+    folder: Path, down: torch.Tensor, up: torch.Tensor, config: str = "{}", **more: torch.Tensor
+) -> None:
     """Puts a LoRA of one layer on the starter model."""
     keys = {f"{STEM}.lora_down.weight": down.contiguous(), f"{STEM}.lora_up.weight": up.contiguous()}
+    keys |= {f"{STEM}.{name}": tensor for name, tensor in more.items()}
     safetensors.torch.save_file(keys, folder / "cat.safetensors", {"lora_adapter_metadata": config})
     formats.load(folder / "cat.safetensors", _starter().parts(), _starter().family)
 
@@ -333,6 +336,26 @@ def an_up_matrix_of_another_rank(folder):
 @bad("cat.safetensors", "does not fit this model")
 def an_up_matrix_that_is_one_number(folder):
     into_model(folder, torch.ones(4, _layer().shape[1]), torch.tensor(1.0))
+
+
+def with_magnitudes(folder: Path, magnitudes: torch.Tensor) -> None:
+    out, inner = _layer().shape
+    into_model(folder, torch.ones(4, inner), torch.ones(out, 4), dora_scale=magnitudes)
+
+
+@bad("cat.safetensors", "has magnitudes of the shape")
+def magnitudes_of_a_DoRA_for_5_channels(folder):
+    with_magnitudes(folder, torch.ones(5, 1))
+
+
+@bad("cat.safetensors", "has magnitudes of the shape")
+def magnitudes_of_a_DoRA_that_are_one_number(folder):
+    with_magnitudes(folder, torch.tensor(1.0))
+
+
+@bad("cat.safetensors", "not finite numbers")
+def magnitudes_of_a_DoRA_that_are_NaN(folder):
+    with_magnitudes(folder, torch.full((len(_layer()), 1), torch.nan))
 
 
 @bad("cat.safetensors", "holds no LoRA for")

@@ -8,6 +8,7 @@ from bad import bad, write
 from lora_sd import config as cfg
 from lora_sd import flags
 from lora_sd.__main__ import train
+from lora_sd.training.ready import check_adapter
 
 
 def toml(folder: Path, text: str | bytes) -> None:
@@ -218,6 +219,31 @@ def a_negative_rank_by_a_pattern(folder):
 @bad("lora.ranks", "at most 200 letters")
 def a_pattern_of_a_thousand_stars(folder):
     toml(folder, f'[lora.ranks]\n"{"*a" * 500}" = 4')
+
+
+@bad("lora.alphas", "must be above 0")
+def an_alpha_of_0_by_a_pattern(folder):
+    toml(folder, '[lora.alphas]\n"unet.*" = 0')
+
+
+@bad("lora.alphas", "must be a finite number")
+def an_alpha_by_a_pattern_that_is_no_number(folder):
+    toml(folder, '[lora.alphas]\n"unet.*" = nan')
+
+
+@bad("lora.dora", "must be one of 'off'")
+def a_DoRA_that_is_only_switched_on(folder):
+    toml(folder, '[lora]\ndora = "on"')
+
+
+@bad("lora.dora", "set save.layout to kohya")
+def a_DoRA_that_the_layout_has_no_place_for(folder):
+    check_adapter(cfg.changed(cfg.TrainConfig(), {"lora.dora": "input", "save.layout": "peft"}))
+
+
+@bad("lora.initial", "leave one of them out")
+def a_training_that_begins_in_two_places(folder):
+    check_adapter(cfg.changed(cfg.TrainConfig(), {"lora.initial": "pissa", "lora.start": "a.safetensors"}))
 
 
 @bad("version", "must be one of 1")

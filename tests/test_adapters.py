@@ -12,12 +12,13 @@ from torch import nn
 
 from lora_sd import config as cfg
 from lora_sd import events, run
-from lora_sd.lora import layers, targets
+from lora_sd.lora import formats, layers, targets
 from lora_sd.lora.dropout import Dropout, LayerDropout
 from lora_sd.lora.initial import initial_pair
 from lora_sd.lora.inspection import read_header
 from lora_sd.lora.pairs import LowRank, Pair, delta_weight
-from lora_sd.training import optim
+from lora_sd.settings import LoraSettings
+from lora_sd.training import optim, ready
 from lora_sd.training.max_norm import limit_norms
 from lora_sd.training.train import train
 from lora_sd.training.update import LossScale, Update
@@ -87,6 +88,42 @@ def test_a_rank_for_convolutions_that_do_not_learn_is_a_sentence(tiny_folder, pi
     for setting in ({"lora.conv_rank": 8}, {"lora.conv_alpha": 2.0}):
         with pytest.raises(ValueError, match=r"none learns; set lora\.targets to full"):
             train(config_for(tiny_folder("sd15"), pictures, **setting))
+
+
+def test_alphas_by_pattern_are_for_the_ranks_of_their_layers(tiny_models, tmp_path):
+    models = tiny_models("sd15")
+    settings = LoraSettings(rank=2, ranks={"*.to_k": 8}, alphas={"*.to_k": 2.0, "*.attn2.to_v": 3.0})
+    ready.inject(models, settings, 0, {}, print)
+    ends = {
+        "attn1.to_k": 2 / 8,
+        "attn2.to_k": 2 / 8,
+        "attn2.to_v": 3 / 2,
+        "attn1.to_v": 1 / 2,
+        "attn1.to_q": 1 / 2,
+    }
+    pairs = layers.adapters(models.parts())
+    found = {name[-10:]: pair.alpha / pair.rank for name, pair in pairs.items()}
+    assert {end: found[end] for end in ends} == ends
+    for pair in pairs.values():
+        nn.init.normal_(pair.up)
+    path = formats.save_lora(models, tmp_path / "x.safetensors", dtype=torch.float32)
+    for name, pair in formats.load(
+        path, models.parts(), models.family
+    ).pairs.items():  # whatever alpha it has there
+        torch.testing.assert_close(delta_weight(pair), delta_weight(pairs[name]))
+    parts = {"unet": nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))}
+    scales = targets.scales(
+        parts, {"unet.0": 4, "unet.1": 9}, rank=4, alpha=2, patterns={"unet.1": 6}, rank_stabilized=True
+    )
+    assert scales == {"unet.0": 2 / 2, "unet.1": 6 / 3}
+
+
+def test_an_alpha_whose_pattern_fits_no_layer_that_learns_is_a_sentence(tiny_folder, pictures):
+    settings = {"lora.ranks": ONE, "lora.alphas": {"unet.up_blocks.*": 2.0}}
+    with pytest.raises(
+        ValueError, match=r"lora.alphas: no layer that learns matches 'unet.up_blocks.\*'; near"
+    ):
+        train(config_for(tiny_folder("sd15"), pictures, **settings))
 
 
 # -- dropout -----------------------------------------------------------------------------------------------------------

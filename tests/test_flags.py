@@ -24,6 +24,7 @@ def parse(text):
         ("--lora.text_encoders", {"lora.text_encoders": True}),
         ("--lora.text-encoders false", {}),
         ("--preview.prompts 'a cat' 'a dog' --seed 1", {"preview.prompts": ["a cat", "a dog"], "seed": 1}),
+        ("--lora.alphas unet.mid_block.*=0.5", {"lora.alphas": {"unet.mid_block.*": 0.5}}),
         ("--lora.ranks unet.mid_block.*=32 *.to_q=0", {"lora.ranks": {"unet.mid_block.*": 32, "*.to_q": 0}}),
         ("--lora.alpha auto", {}),
         ("--optim.text_encoder_rate 5e-5", {"optim.text_encoder_rate": [5e-5]}),

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from lora_sd.footprint import FILL, FOOTPRINTS, LATENT_SIDE, RUNGS, Footprint, Needs, choose_rung, predict
+from lora_sd.footprint import (
+    DORA,
+    FILL,
+    FOOTPRINTS,
+    LATENT_SIDE,
+    RUNGS,
+    Footprint,
+    Needs,
+    choose_rung,
+    predict,
+)
 from lora_sd.models.family import FAMILIES, SD15, SDXL
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -58,6 +68,13 @@ def test_what_a_pass_keeps_is_what_the_table_says(rung):
     counted = footprint.unet_pass(SD15, "transformer", rung, side=64) / 64**2
     assert counted == pytest.approx(FOOTPRINTS["sd15"].kept["transformer"][RUNGS.index(rung)], rel=0.03), (
         REMEDY
+    )
+
+
+def test_dora_keeps_as_many_times_more_as_the_table_says():
+    counted = footprint.unet_pass(SD15, "transformer", LOW, side=64, dora=True) / 64**2
+    assert counted / FOOTPRINTS["sd15"].kept["transformer"][1] == pytest.approx(
+        DORA["transformer"][1], rel=0.03
     )
 
 
@@ -126,7 +143,7 @@ def test_every_rung_takes_less_than_the_one_before(family, targets):
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
 @pytest.mark.parametrize(
     "more",
-    [{"pixels": 768**2}, {"batch_size": 2}, {"rank": 32}, {"targets": "full"}, {"text_encoders": True}, {"bytes_per_weight": 4}],
+    [{"pixels": 768**2}, {"batch_size": 2}, {"rank": 32}, {"targets": "full"}, {"text_encoders": True}, {"bytes_per_weight": 4}, {"dora": True}],
     ids=lambda more: next(iter(more)),
 )  # fmt: skip
 def test_more_of_anything_takes_more_memory(rung, more):

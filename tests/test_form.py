@@ -19,6 +19,7 @@ CHANGES = {
     "lora.rank": 32,
     "lora.alpha": 8.5,
     "lora.ranks": {"unet.mid_block.*": 4, "*.conv?": 0},
+    "lora.alphas": {"unet.mid_block.*": 0.5},
     "lora.text_encoders": True,
     "optim.learning_rate": 0.00025,
     "optim.text_encoder_rate": [5e-5, 0.00001],
@@ -123,6 +124,12 @@ def test_the_settings_file_the_command_and_the_python_say_the_same(monkeypatch):
 def test_a_line_that_is_no_rank_is_shown(text):
     with pytest.raises(ValueError, match=r"lora\.ranks has the line"):
         form.read({"lora.ranks": text})
+
+
+@pytest.mark.parametrize("text", ["unet.* = ²", "unet.* = 1..5", "unet.*"])
+def test_a_line_that_is_no_alpha_is_shown(text):
+    with pytest.raises(ValueError, match=r"lora\.alphas has the line .* write a pattern and its alpha"):
+        form.read({"lora.alphas": text})
 
 
 @pytest.mark.parametrize("text", ["²", "9" * 5000, "often"])

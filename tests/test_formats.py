@@ -361,7 +361,6 @@ def test_unknown_keys_are_listed(shared_models, tmp_path):
 FOREIGN = {
     "LoHa": "lora_unet_mid_block_attentions_0_proj_in.hada_w1_a",
     "LoKr": "lora_unet_mid_block_attentions_0_proj_in.lokr_w2",
-    "DoRA": "lora_unet_mid_block_attentions_0_proj_in.dora_scale",
     "LoCon with Tucker decomposition": "lora_unet_mid_block_resnets_0_conv1.lora_mid.weight",
     "IA3": "lora_unet_mid_block_attentions_0_proj_in.on_input",
     "OFT": "lora_unet_mid_block_attentions_0_proj_in.oft_blocks",

@@ -44,9 +44,10 @@ OURS = {
     "lora_sd.models": "models errors paths files",
     "lora_sd.models.find": "models.header models.others models.safetensors_file paths files run",  # for the folder of our own models
     "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered files __version__",
-    "lora_sd.lora.layers": "lora.packed lora.dropout lora.initial lora.pairs",
+    "lora_sd.lora.layers": "lora.dora lora.packed lora.dropout lora.initial lora.pairs",
     "lora_sd.lora.initial": "lora.pairs lora.seeds",
     "lora_sd.lora.pairs": "lora.dropout",
+    "lora_sd.lora.dora": "lora.pairs",
     "lora_sd.lora.dropout": "lora.seeds",
     "lora_sd.lora.seeds": "",
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",

@@ -84,8 +84,11 @@ def _read(path: Path, metadata: Mapping[str, str], names: Iterable[str], family:
             continue
         down, up = _number(path, keys.down, tensors), _number(path, keys.up, tensors)
         alpha = tensors[keys.alpha] if keys.alpha in tensors else config.alpha(name, down.shape[0])
-        pairs[name] = Pair(down, up, float(alpha))
-        used.update(keys[1:])
+        magnitude = next((_number(path, key, tensors) for key in keys.magnitudes if key in tensors), None)
+        if magnitude is not None and keys.layout != "kohya":
+            magnitude = magnitude.flatten()  # of outputs, there along the second dimension for convolutions
+        pairs[name] = Pair(down, up, float(alpha), magnitude)
+        used.update((keys.down, keys.up, keys.alpha, *keys.magnitudes))
         layout = keys.layout
     return LoraFile(pairs, dict(metadata), layout, sorted(tensors.keys() - used))
 
@@ -109,16 +112,27 @@ def _fit(path: Path, name: str, pair: Pair, weight: Tensor) -> Pair:
             f"{shown(path.name)} does not fit this model: {name} is {tuple(weight.shape)} here, and the file has "
             f"{tuple(pair.down.shape)} and {tuple(pair.up.shape)} for it. Choose the base model it was trained on."
         )
-    return Pair(
-        pair.down.reshape(rank, *inputs), pair.up.reshape(out, rank, *(1,) * (len(inputs) - 1)), pair.alpha
+    ones = (1,) * (len(inputs) - 1)
+    magnitude = None if pair.magnitude is None else _fit_magnitude(path, name, pair.magnitude, weight)
+    return Pair(pair.down.reshape(rank, *inputs), pair.up.reshape(out, rank, *ones), pair.alpha, magnitude)
+
+
+def _fit_magnitude(path: Path, name: str, magnitude: Tensor, weight: Tensor) -> Tensor:
+    """The magnitudes of a DoRA, shaped to multiply the weight: those of inputs lie along the second dimension."""
+    (out, inputs), ones, shape = weight.shape[:2], (1,) * (weight.dim() - 2), tuple(magnitude.shape)
+    if shape[:2] == (1, inputs) and magnitude.numel() == inputs:
+        return magnitude.reshape(1, inputs, *ones)
+    if magnitude.numel() == out:
+        return magnitude.reshape(out, 1, *ones)
+    raise ValueError(
+        f"{shown(path.name)} does not fit this model: {name} is {tuple(weight.shape)} here, and the file has "
+        f"magnitudes of the shape {shape} for it. Choose the base model it was trained on."
     )
 
 
 def _not_finite(pairs: Mapping[str, Pair]) -> str | None:
     """The first layer that holds NaN or infinity."""
-    return next(
-        (n for n, p in pairs.items() if not (p.down.isfinite().all() and p.up.isfinite().all())), None
-    )
+    return next((n for n, p in pairs.items() if not all(t.isfinite().all() for t in p.tensors)), None)
 
 
 def save(
@@ -169,7 +183,7 @@ def _stored(pairs: Mapping[str, Pair], layout: Layout, dtype: torch.dtype) -> di
 def _at_alpha(pair: Pair, alpha: float) -> Pair:
     """The same update with another alpha, rounded to fp32 as in the file: the ratio goes into `up`."""
     down, up = pair.down.detach().float().cpu(), pair.up.detach().float().cpu()
-    return Pair(down, up * (pair.alpha / alpha), _fp32(alpha).item())
+    return pair._replace(down=down, up=up * (pair.alpha / alpha), alpha=_fp32(alpha).item())
 
 
 def _tensors(stored: Mapping[str, Pair], family: Family, layout: Layout) -> dict[str, Tensor]:
@@ -179,7 +193,21 @@ def _tensors(stored: Mapping[str, Pair], family: Family, layout: Layout) -> dict
         tensors |= {keys.down: pair.down, keys.up: pair.up}
         if layout == "kohya":
             tensors[keys.alpha] = _fp32(pair.alpha)
+        if pair.magnitude is not None:
+            tensors[keys.magnitudes[0]] = _magnitude(pair, layout)
     return tensors
+
+
+def _magnitude(pair: Pair, layout: Layout) -> Tensor:
+    """In fp32 whatever the rest is in: what was learnt is a small difference. PEFT has it (out) or (1, out, 1, 1)."""
+    magnitude = pair.magnitude.detach().float().cpu().contiguous()
+    if layout == "kohya":
+        return magnitude
+    if len(magnitude) != len(pair.up):
+        raise ValueError(
+            "save.layout is peft, which has no place for magnitudes of inputs; set it to kohya, or lora.dora to output."
+        )
+    return magnitude.flatten() if magnitude.dim() == 2 else magnitude.transpose(0, 1).contiguous()
 
 
 def _fp32(number: float) -> Tensor:
@@ -221,7 +249,10 @@ def _holds(path: Path, stored: Mapping[str, Pair], family: Family) -> bool:
 
 
 def _equal(a: Pair, b: Pair) -> bool:
-    return torch.equal(a.down.float(), b.down) and torch.equal(a.up.float(), b.up) and a.alpha == b.alpha
+    return a.alpha == b.alpha and all(
+        torch.equal(stored.float().cpu().flatten(), read.flatten())
+        for stored, read in zip(a.tensors, b.tensors, strict=True)
+    )
 
 
 def save_lora(

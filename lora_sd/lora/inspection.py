@@ -31,9 +31,9 @@ PARTS = {
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MOST_ALPHA = 1_000_000  # those in use are below a few thousand
 
-FOREIGN = {  # kinds of adapter that are not a plain LoRA, by what their keys end in
+DORA = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")  # what its keys end in
+FOREIGN = {  # kinds of adapter that are neither LoRA nor DoRA, by what their keys end in
     "LoCon with Tucker decomposition": ("lora_mid.weight",),
-    "DoRA": ("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight"),
     "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     "LoKr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2"),
     "IA3": ("on_input",),
@@ -111,7 +111,7 @@ def is_alpha(value: Any) -> bool:
 
 
 def foreign_kinds(header: Header) -> list[str]:
-    """Which kinds of adapter besides plain LoRA the file has parts of."""
+    """Which kinds of adapter besides LoRA and DoRA the file has parts of."""
     return [
         kind
         for kind, suffixes in FOREIGN.items()
@@ -142,7 +142,7 @@ class Inspection:
     path: Path
     size: int  # bytes
     layout: str  # kohya, peft, diffusers or other
-    kinds: list[str]  # of adapter; more than ["LoRA"] can't be loaded here
+    kinds: list[str]  # of adapter; others than LoRA and DoRA can't be loaded here
     family: str | None  # sd15, sd2, sdxl
     inpainting: bool  # whether it was trained on an inpainting model
     base: str  # name of the model that it was trained on, "" if it does not say
@@ -161,7 +161,7 @@ class Inspection:
             + (f", trained on {self.base}" if self.base else ""),
             "trigger": self.trigger,
             "kind": " + ".join(self.kinds)
-            + ("" if self.kinds == ["LoRA"] else ", which can't be loaded here"),
+            + ("" if {*self.kinds} <= {"LoRA", "DoRA"} else ", which can't be loaded here"),
             "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB",
             "layers": ", ".join(f"{count} in {part}" for part, count in self.modules.items()),
             "rank": _table(self.ranks),
@@ -188,7 +188,8 @@ def inspect(path: str | Path) -> Inspection:
     """Kind, base model, ranks, trigger word and training settings of a LoRA file; ValueError if it is not one."""
     path, header = Path(path), read_header(path)
     layout, modules = _modules(header)
-    kinds = (["LoRA"] if modules else []) + foreign_kinds(header)
+    own = "DoRA" if any(key.endswith(DORA) for key in header.shapes) else "LoRA"
+    kinds = ([own] if modules else []) + foreign_kinds(header)
     if not kinds:
         raise ValueError(
             f"{shown(path.name)} is not a LoRA file: none of its {len(header.shapes)} tensors belongs to one."

@@ -12,41 +12,73 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import packed
+from . import dora, packed
 from .dropout import Dropout, LayerDropout
-from .initial import initial_pair
+from .initial import Initial, initial_pair, principal
 from .packed import PackedConv2d, PackedLinear
-from .pairs import LowRank, Pair, delta_weight
+from .pairs import LowRank, Pair
 
 
 class Adapted(nn.Module):
     """What LoRALinear and LoRAConv2d share. Made from a plain layer by `adapt`, which changes its class in place."""
 
     adapters: nn.ModuleList
-    rank_axis: int  # of what `narrow` gives
+    channel_axis: int  # of what goes in and comes out
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = [a for a in self.adapters if a.strength != 0] or [None]
-        y = super().forward(x) if first is None else self.adapted(x, first)
+        y = super().forward(x) if first is None else self.with_one(x, first)
         for adapter in others:
-            y = y + self.low_rank(x, adapter)
+            y = y + self.change(x, adapter)
         return y
 
+    def with_one(self, x: Tensor, adapter: LowRank) -> Tensor:
+        """The layer with one adapter."""
+        if adapter.magnitude is None:
+            return self.adapted(x, adapter)
+        y = self.decomposed(x, adapter)
+        return y if adapter.strength == 1 else torch.lerp(super().forward(x), y, adapter.strength)
+
+    def change(self, x: Tensor, adapter: LowRank) -> Tensor:
+        """What one adapter adds: strength · ΔW x, or of a DoRA strength · (W' − W) x."""
+        if adapter.magnitude is None:
+            return self.low_rank(x, adapter)
+        return adapter.strength * (self.decomposed(x, adapter) - super().forward(x))
+
+    def decomposed(self, x: Tensor, adapter: LowRank) -> Tensor:
+        """The layer with a DoRA at strength 1: outputs or inputs times their channels' gain."""
+        # in half precision a number so near to 1 would lose its digits: 1 is taken off before it is rounded
+        weight = self.weight
+        more = dora.gain(weight, adapter) - 1
+        if adapter.dropping:
+            more = adapter.dropping.of_layer(more)
+        if dora.axis_of(adapter.magnitude, weight) == "input":
+            return self.adapted(torch.addcmul(x, x, self.by_channel(more, x)), adapter)
+        y = self.adapted(x, adapter)
+        linear = y if self.bias is None else y - self.by_channel(self.bias, y)
+        return torch.addcmul(y, linear, self.by_channel(more, y))
+
+    def by_channel(self, values: Tensor, x: Tensor) -> Tensor:
+        """Values of channels, shaped to multiply x; every group of a convolution has those of its inputs."""
+        shape = [1] * x.dim()
+        shape[self.channel_axis] = x.shape[self.channel_axis]
+        return values.flatten().repeat(x.shape[self.channel_axis] // values.numel()).to(x.dtype).view(shape)
+
     def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
-        """The layer with one adapter: W x + strength · ΔW x."""
+        """W x + scale · up(down(x))."""
         return super().forward(x) + self.low_rank(x, adapter)
 
     def low_rank(self, x: Tensor, adapter: LowRank) -> Tensor:
-        """strength · ΔW x."""
+        """scale · up(down(x))."""
         down, up = adapter.factors(x.dtype)
         drop = adapter.dropping
         # the scale goes on the narrow middle: `rank` numbers per position instead of `out`
         narrow = adapter.scale * self.narrow(drop.of_inputs(x) if drop else x, down)
-        return self.widen(drop.of_layer(drop.of_ranks(narrow, self.rank_axis)) if drop else narrow, up)
+        return self.widen(drop.of_layer(drop.of_ranks(narrow, self.channel_axis)) if drop else narrow, up)
 
 
 class LoRALinear(Adapted, nn.Linear):
-    rank_axis = -1
+    channel_axis = -1
 
     def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
         if adapter.dropping:
@@ -98,7 +130,7 @@ def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 class LoRAConv2d(Adapted, nn.Conv2d):
-    rank_axis = 1
+    channel_axis = 1
 
     def adapted(self, x: Tensor, adapter: LowRank) -> Tensor:
         if adapter.dropping or not (self._pointwise and x.is_contiguous(memory_format=torch.channels_last)):
@@ -163,7 +195,10 @@ def adapt(layer: nn.Module, name: str, pair: Pair, strength: float = 1.0) -> Low
     if type(layer) in ADAPTED:
         layer.__class__ = ADAPTED[type(layer)]
         layer.adapters = nn.ModuleList()
-    adapter = LowRank(name, pair, strength).to(layer.weight.device)
+    adapter = LowRank(name, pair, strength)
+    if pair.magnitude is not None:
+        adapter.base_squares = dora.squares(layer.weight, dora.axis_of(pair.magnitude, layer.weight))
+    adapter.to(layer.weight.device)
     layer.adapters = nn.ModuleList([a for a in layer.adapters if a.name != name] + [adapter])
     return adapter
 
@@ -177,14 +212,24 @@ def inject(
     seed: int = 0,
     dropout: Dropout | None = None,
     train_down: bool = True,
+    initial: Initial = "random",
+    magnitudes: dora.Axis | None = None,
 ) -> list[nn.Parameter]:
-    """A new adapter to train on each layer of `ranks`, with alpha = scale (of all, or by layer) · rank; gives what learns."""
+    """A new adapter to train on each layer of `ranks`, with alpha = scale (of all, or by layer) · rank; gives what learns.
+
+    `magnitudes` makes it a DoRA, which begins with those of the base.
+    """
     layers = named_layers(parts)
     scales = scale if isinstance(scale, Mapping) else dict.fromkeys(ranks, scale)
     parameters: list[nn.Parameter] = []
     for name, rank in ranks.items():
-        pair = initial_pair(layers[name], rank, scales[name] * rank, seed, name)
+        pair = initial_pair(layers[name], rank, scales[name] * rank, seed, name, initial)
+        if magnitudes:
+            squares = dora.squares(layers[name].weight, magnitudes)
+            pair = pair._replace(magnitude=dora.root(squares))
         low_rank = adapt(layers[name], adapter, pair)
+        if initial == "pissa":
+            low_rank.begin_at(principal(layers[name].weight, rank, scales[name], seed, name))
         low_rank.dropout = LayerDropout(dropout, name) if dropout else None
         low_rank.down.requires_grad_(train_down)
         parameters += low_rank.learnt.values()
@@ -225,7 +270,7 @@ def low_ranks(parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, LowRank]]:
 
 
 def adapters(parts: Mapping[str, nn.Module], adapter: str = "lora") -> dict[str, Pair]:
-    """One adapter as data. The tensors are the live ones: clone them to keep a moment."""
+    """One adapter as data. Tensors may be the live ones: clone them to keep a moment."""
     return {name: low_rank.pair for name, low_rank in low_ranks(parts) if low_rank.name == adapter}
 
 
@@ -262,6 +307,5 @@ def adapters_off(parts: Mapping[str, nn.Module]) -> Iterator[None]:
 def merge(parts: Mapping[str, nn.Module]) -> None:
     """Fold every adapter at its strength into the weights, summed in fp32, and leave plain layers."""
     for layer in _adapted(parts).values():
-        delta = sum(a.strength * delta_weight(a.pair) for a in layer.adapters)
-        layer.weight.copy_(layer.weight.float() + delta.view_as(layer.weight))
+        layer.weight.copy_(layer.weight.float() + sum(dora.change(layer.weight, a) for a in layer.adapters))
         _restore(layer)

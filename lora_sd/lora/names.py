@@ -64,14 +64,21 @@ class Keys(NamedTuple):
     down: str
     up: str
     alpha: str
+    magnitudes: tuple[str, ...]  # of a DoRA: every spelling, ours first
 
 
+PEFTS = (
+    "lora_magnitude_vector.weight",
+    "lora_magnitude_vector",  # as PEFT writes it; transformers 5 does not find it in text encoders
+)
+MAGNITUDES = {"kohya": ("dora_scale",), "peft": PEFTS, "diffusers": PEFTS}
 SUFFIXES = {"kohya": ("lora_down.weight", "lora_up.weight"), "peft": ("lora_A.weight", "lora_B.weight")}
 
 
 def _keys(layout: str, stem: str, suffixes: tuple[str, str]) -> Keys:
     down, up = suffixes
-    return Keys(layout, f"{stem}.{down}", f"{stem}.{up}", f"{stem}.alpha")
+    magnitudes = tuple(f"{stem}.{suffix}" for suffix in MAGNITUDES[layout])
+    return Keys(layout, f"{stem}.{down}", f"{stem}.{up}", f"{stem}.alpha", magnitudes)
 
 
 def written_keys(layer: str, family: Family, layout: Layout) -> Keys:

@@ -40,7 +40,11 @@ def resolve(
     if conv_rank:
         ranks |= dict.fromkeys(_wide(ranks, layers), conv_rank)
     for pattern, pattern_rank in (patterns or {}).items():
-        ranks |= dict.fromkeys(_matching(pattern, pattern_rank, names), pattern_rank)
+        if pattern_rank < 0:
+            raise ValueError(
+                f"lora.ranks gives {pattern!r} the rank {pattern_rank}; use 1 or more, or 0 to leave layers out."
+            )
+        ranks |= dict.fromkeys(_matching("lora.ranks", pattern, names), pattern_rank)
     if not any(ranks.values()):
         raise ValueError("No layer is left to train; give at least one pattern in lora.ranks a rank above 0.")
     return {name: ranks[name] for name in names if ranks.get(name)}
@@ -64,11 +68,13 @@ def scales(
     alpha: float,
     conv_rank: int = 0,
     conv_alpha: float = 0,
+    patterns: Mapping[str, float] | None = None,
     rank_stabilized: bool = False,
 ) -> dict[str, float]:
     """How strongly each layer's up @ down counts: alpha / rank, which layers with ranks of their own share.
 
-    Rank-stabilized, it is alpha / √(the layer's own rank) (arXiv:2312.03732, section 3).
+    Rank-stabilized, it is alpha / √(the layer's own rank) (arXiv:2312.03732, section 3). `patterns` give the layers that they
+    match an alpha for the rank that they have; the last that matches decides.
     """
 
     def scale(name: str, alpha: float, rank: int) -> float:
@@ -78,18 +84,17 @@ def scales(
     if conv_alpha:
         wide = _wide(ranks, named_layers(parts))
         found |= {name: scale(name, conv_alpha, conv_rank or rank) for name in wide}
+    for pattern, pattern_alpha in (patterns or {}).items():
+        matching = _matching("lora.alphas", pattern, list(ranks), "that learns")
+        found |= {name: scale(name, pattern_alpha, ranks[name]) for name in matching}
     return found
 
 
-def _matching(pattern: str, rank: int, names: list[str]) -> list[str]:
-    if rank < 0:
-        raise ValueError(
-            f"lora.ranks gives {pattern!r} the rank {rank}; use 1 or more, or 0 to leave layers out."
-        )
+def _matching(setting: str, pattern: str, names: list[str], which: str = "of this model") -> list[str]:
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
         near = ", ".join(difflib.get_close_matches(pattern, _candidates(names), cutoff=0.0))
-        raise ValueError(f"lora.ranks: no layer of this model matches {pattern!r}; near it are {near}.")
+        raise ValueError(f"{setting}: no layer {which} matches {pattern!r}; near it are {near}.")
     return found
 
 

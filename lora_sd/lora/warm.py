@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .layers import low_ranks
+from . import dora
+from .layers import low_ranks, named_layers
 from .pairs import Pair
 
 
@@ -21,13 +22,30 @@ def ranks_for(ranks: Mapping[str, int], pairs: Mapping[str, Pair]) -> dict[str, 
 @torch.no_grad()
 def fill(parts: Mapping[str, nn.Module], pairs: Mapping[str, Pair]) -> None:
     """Give the adapters on the model the update of `pairs`, which fit into their ranks; they go on learning from there."""
-    mine = dict(low_ranks(parts))
+    mine, layers = dict(low_ranks(parts)), named_layers(parts)
     for name, pair in pairs.items():
         adapter = mine[name]
         ratio = (pair.alpha / pair.rank) / (adapter.alpha / adapter.down.shape[0])
         adapter.down[: pair.rank] = pair.down
         adapter.up.zero_()
         adapter.up[:, : pair.rank] = pair.up * ratio
+        if (
+            adapter.magnitude is not None
+        ):  # those of the file, or with which a plain LoRA is as strong as it was
+            own = dora.norm(layers[name].weight, adapter) if pair.magnitude is None else pair.magnitude
+            adapter.magnitude.copy_(own)
+
+
+def check_kind(pairs: Mapping[str, Pair], parts: Mapping[str, nn.Module], magnitudes: str, name: str) -> None:
+    """ValueError for a DoRA that an adapter with other `magnitudes` (lora.dora) can't go on from at its strength."""
+    layers = named_layers(parts)
+    for layer, pair in pairs.items():
+        if pair.magnitude is not None:
+            axis = dora.axis_of(pair.magnitude, layers[layer].weight)
+            if axis != magnitudes:
+                raise ValueError(
+                    f"lora.start: {name} is a DoRA with magnitudes of {axis}s, and lora.dora is {magnitudes}; set it to {axis}."
+                )
 
 
 def notes(ranks: Mapping[str, int], pairs: Mapping[str, Pair], unused: list[str], name: str) -> list[str]:

@@ -8,6 +8,7 @@ from ..paths import shown
 from .setting import Section, setting
 
 MOST_RANK = 1024
+MOST_ALPHA = 4096
 LONGEST_PATTERN = 200
 
 
@@ -20,7 +21,17 @@ def _ranks(ranks: dict[str, int]) -> dict[str, int]:
     return ranks
 
 
+def _alphas(alphas: dict[str, float]) -> dict[str, float]:
+    for pattern, alpha in alphas.items():
+        if not 0 < alpha <= MOST_ALPHA:
+            raise ValueError(f"the alpha of {shown(pattern)!r} must be above 0 and at most {MOST_ALPHA}")
+        if len(pattern) > LONGEST_PATTERN:
+            raise ValueError(f"a pattern must have at most {LONGEST_PATTERN} letters")
+    return alphas
+
+
 Ranks = Annotated[dict[str, int], AfterValidator(_ranks)]
+Alphas = Annotated[dict[str, float], AfterValidator(_alphas)]
 
 
 class LoraSettings(Section):
@@ -38,7 +49,7 @@ class LoraSettings(Section):
         "The update is scaled by alpha / rank; half the rank unless you set it.",
         label="Alpha",
         gt=0,
-        le=4096,
+        le=MOST_ALPHA,
     )
     rank_stabilized: bool = setting(
         False,
@@ -57,7 +68,7 @@ class LoraSettings(Section):
         "The alpha of these convolutions; 0 for the same strength as the rest.",
         label="Convolution alpha",
         ge=0,
-        le=4096,
+        le=MOST_ALPHA,
     )
     targets: Literal["attention", "attention-qv", "transformer", "full"] = setting(
         "attention",
@@ -68,6 +79,23 @@ class LoraSettings(Section):
         {},
         'Ranks by layer-name pattern, over the preset: {"unet.mid_block.*" = 32}; 0 leaves a layer out.',
         label="Ranks by pattern",
+    )
+    alphas: Alphas = setting(
+        {},
+        'Alphas by layer-name pattern: {"unet.mid_block.*" = 8}; each is for the rank that its layers have.',
+        label="Alphas by pattern",
+    )
+    dora: Literal["off", "output", "input"] = setting(
+        "off",
+        "Learn how large each channel's weights are by itself (DoRA): output is what diffusers reads, with save.layout peft, "
+        "and input what ComfyUI, A1111 and Forge read exactly.",
+        label="DoRA",
+    )
+    initial: Literal["random", "orthogonal", "pissa"] = setting(
+        "random",
+        "How the matrices begin: orthogonal keeps the ranks apart from the start, pissa takes what is largest in the base model, "
+        "which learns sooner and makes a file of twice the rank.",
+        label="Beginning",
     )
     text_encoders: bool = setting(
         False,

@@ -92,6 +92,8 @@ def network_args(settings: LoraSettings) -> dict[str, str]:
         "module_dropout": settings.module_dropout,
         "loraplus_lr_ratio": settings.plus_ratio if settings.plus_ratio != 1 else None,
     }
+    if settings.dora != "off":
+        given |= {"dora_wd": True, "wd_on_output": str(settings.dora == "output")}  # LyCORIS' words
     return {name: str(value) for name, value in given.items() if value}
 
 

@@ -55,6 +55,7 @@ def get_ready(
     Of a run that goes on `ranks` are those of its state, which will be put in place, and `rung` where on the memory
     ladder it was.
     """
+    check_adapter(config)
     voice.say("starting", "Looking at the pictures")
     good = run.home() / "cache" / "good.json"
     train_on, held_out = examples.find(
@@ -108,6 +109,8 @@ def get_ready(
         )
     dropout = dropout_of(config.lora, world.rank)
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
+    if config.lora.initial != "random":
+        begin_alike(models, world)
     batches = config.optim.steps * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)
@@ -130,6 +133,21 @@ def encoded(pictures: list[Example], encode: Callable[..., Dataset], voice: Voic
 def dropout_of(settings: LoraSettings, process: int) -> Dropout | None:
     shares = (settings.dropout, settings.rank_dropout, settings.module_dropout)
     return Dropout(*shares, process=process) if any(shares) else None
+
+
+def check_adapter(config: TrainConfig) -> None:
+    """ValueError for settings of the adapter that can't go together."""
+    settings = config.lora
+    if settings.dora == "input" and config.save.layout == "peft":
+        raise ValueError(
+            "lora.dora is input, and files of the peft layout hold magnitudes of outputs alone; set save.layout to kohya, "
+            "or lora.dora to output."
+        )
+    other = next((name for name in ("start", "max_norm") if getattr(settings, name)), None)
+    if settings.initial == "pissa" and other:
+        raise ValueError(
+            f"lora.initial is pissa, which begins in the base model itself and does not go with lora.{other}; leave one of them out."
+        )
 
 
 def inject(
@@ -159,6 +177,7 @@ def inject(
     if started:
         for note in warm.notes(ranks, started.pairs, started.unused, Path(settings.start).name):
             on_note(note)
+        warm.check_kind(started.pairs, parts, settings.dora, Path(settings.start).name)
         ranks = warm.ranks_for(ranks, started.pairs)
     scales = targets.scales(
         parts,
@@ -167,15 +186,33 @@ def inject(
         alpha=settings.alpha or settings.rank / 2,
         conv_rank=settings.conv_rank,
         conv_alpha=settings.conv_alpha,
+        patterns=settings.alphas,
         rank_stabilized=settings.rank_stabilized,
     )
-    layers.inject(parts, ranks, scales, seed=seed, dropout=dropout, train_down=settings.train_down)
+    layers.inject(
+        parts,
+        ranks,
+        scales,
+        seed=seed,
+        dropout=dropout,
+        train_down=settings.train_down,
+        initial=settings.initial,
+        magnitudes=None if settings.dora == "off" else settings.dora,
+    )
     if started:
         warm.fill(parts, started.pairs)
     for part in parts.values():
         part.train()  # dropout acts, and checkpointing where it is on
     counts = {part: sum(name.startswith(f"{part}.") for name in ranks) for part in parts}
     return {part: count for part, count in counts.items() if count}
+
+
+@torch.no_grad()
+def begin_alike(models: Models, world: World) -> None:
+    """Every process has the adapters of the first: another machine may round a decomposition otherwise."""
+    mine = [tensor for _, low_rank in layers.low_ranks(models.parts()) for tensor in low_rank.tensors]
+    for here, there in zip(mine, world.agree(mine), strict=True):
+        here.copy_(there)
 
 
 def read_captions(
@@ -211,6 +248,7 @@ def place(
         targets=config.lora.targets,
         text_encoders=models.encoders_learn,
         bytes_per_weight=models.dtype.itemsize,
+        dora=config.lora.dora != "off",
     )
     mine, why = memory.choose_rung(config.machine.memory, device, models.unet, needs)
     before = next((rung for rung in footprint.RUNGS if rung.name == at_least), footprint.RUNGS[0])

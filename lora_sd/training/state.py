@@ -7,11 +7,12 @@ its own, state/000050.pt: 32 bytes of SHA-256, then what torch wrote. The one be
 import hashlib
 import io
 import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..files import written
 from ..lora import layers
@@ -39,7 +40,8 @@ def save(folder: Path, progress: Progress, parts: dict[str, nn.Module], update: 
     values = {
         **progress._asdict(),
         "adapters": {
-            name: (pair.down.clone(), pair.up.clone()) for name, pair in layers.adapters(parts).items()
+            name: tuple(tensor.clone() for tensor in low_rank.tensors)
+            for name, low_rank in layers.low_ranks(parts)
         },
         "optimizer_name": type(update.optimizer).__name__,
         "update": update.state_dict(),
@@ -116,23 +118,27 @@ def progress_of(values: dict[str, Any]) -> Progress:
 
 def restore(values: dict[str, Any], parts: dict[str, nn.Module], update: Update) -> Progress:
     """Put a state in place; gives how far the run was."""
-    mine = layers.adapters(parts)
-    shapes = {name: (down.shape, up.shape) for name, (down, up) in values["adapters"].items()}
-    if shapes != {name: (pair.down.shape, pair.up.shape) for name, pair in mine.items()}:
+    saved = values["adapters"]
+    mine = {name: low_rank.tensors for name, low_rank in layers.low_ranks(parts)}
+    if _shapes(saved) != _shapes(mine):
         raise ValueError(
-            "The saved state of this run is of a LoRA with other layers or ranks; put lora.rank, lora.targets and "
-            "lora.ranks back, or start a new run from its file: lora.start."
+            "The saved state of this run is of a LoRA with other layers or ranks, or of another kind; put lora.rank, "
+            "lora.targets, lora.ranks, lora.dora and lora.initial back, or start a new run from its file: lora.start."
         )
     with torch.no_grad():
-        for name, (down, up) in values["adapters"].items():
-            mine[name].down.copy_(down)
-            mine[name].up.copy_(up)
+        for name, tensors in mine.items():
+            for here, there in zip(tensors, saved[name], strict=True):
+                here.copy_(there)
     update.vector.renew()
     if fits(values, update):
         update.load_state_dict(values.get("update") or _of_matrices(values, update))
     else:
         update.begin_anew()
     return progress_of(values)
+
+
+def _shapes(adapters: Mapping[str, Sequence[Tensor]]) -> dict[str, list[torch.Size]]:
+    return {name: [tensor.shape for tensor in tensors] for name, tensors in adapters.items()}
 
 
 def fits(values: dict[str, Any], update: Update) -> bool:

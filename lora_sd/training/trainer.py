@@ -66,7 +66,7 @@ class Trainer:
                 f"A step has fewer pictures than the {self.world.size} processes; raise optim.batch_size."
             )
         saved = self.saved_state()
-        ranks = {name: len(down) for name, (down, _) in saved["adapters"].items()} if saved else {}
+        ranks = {name: len(down) for name, (down, *_) in saved["adapters"].items()} if saved else {}
         rung = saved.get("rung", "") if saved else ""
         self.ready = get_ready(self.config, self.world, self.voice, ranks=ranks, rung=rung)
         self.rung = self.ready.rung

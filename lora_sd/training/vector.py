@@ -34,11 +34,14 @@ class Vector:
         for master, view in zip(masters, self.split(self.values.data), strict=True):
             master.data = view
         self.copies = None if dtype == torch.float32 else self.values.detach().to(dtype)
-        self.leaves = masters if self.copies is None else self._give_copies()
+        self.leaves = masters if self.copies is None else self._give_copies(masters)
         self.fresh = None if self.copies is None else torch.zeros_like(self.copies)  # gradients of one pass
 
-    def _give_copies(self) -> list[Tensor]:
-        leaves = [view.detach().requires_grad_() for view in self.split(self.copies)]
+    def _give_copies(self, masters: list[nn.Parameter]) -> list[Tensor]:
+        copies = [view.detach().requires_grad_() for view in self.split(self.copies)]
+        # what magnitudes learn is too little beside them to be seen in half precision
+        found = zip(self.kinds, masters, copies, strict=True)
+        leaves = [master if kind == "magnitude" else copy for kind, master, copy in found]
         rest = iter(leaves)
         for adapter in self.adapters:
             own = {kind: next(rest) for kind in adapter.learnt}
@@ -47,7 +50,7 @@ class Vector:
         return leaves
 
     def spread(self, **numbers: float) -> Tensor:
-        """(N,) with a number for each kind of matrix, "down" or "up"; 0 where none is given."""
+        """(N,) with a number for each kind, "down", "up" or "magnitude"; 0 where none is given."""
         views = self.split(self.values)
         pairs = zip(self.kinds, views, strict=True)
         return self.join([torch.full_like(view, numbers.get(kind, 0.0)) for kind, view in pairs])
@@ -110,11 +113,12 @@ class Vector:
     @torch.no_grad()
     def collect(self, loss: Tensor) -> None:
         """Add what a backward pass left, and its loss, to the step's sums; takes a handful of kernels."""
-        if self.fresh is None:
-            torch._foreach_add_(*self._learnt(self.gradient))
-        else:  # gathered first, for adding across number formats would take a kernel for each matrix
+        if self.fresh is not None:
+            # gathered first, for adding across number formats would take a kernel for each matrix
             torch._foreach_copy_(*self._learnt(self.fresh))
             self.gradient.add_(self.fresh)
+        if self.fresh is None or "magnitude" in self.kinds:
+            torch._foreach_add_(*self._learnt(self.gradient))
         self.loss.add_(loss)
         self.clear()
 
@@ -124,10 +128,10 @@ class Vector:
             leaf.grad = None
 
     def _learnt(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The matrices of `flat` that got a gradient, and the gradients."""
+        """The matrices of `flat` that got a gradient in its number format, and the gradients."""
         pairs = [(view, leaf.grad) for view, leaf in zip(self.split(flat), self.leaves, strict=True)]
-        views, gradients = zip(*((view, grad) for view, grad in pairs if grad is not None), strict=True)
-        return list(views), list(gradients)
+        got = [(view, grad) for view, grad in pairs if grad is not None and grad.dtype == flat.dtype]
+        return [view for view, _ in got], [grad for _, grad in got]
 
     @torch.no_grad()
     def renew(self) -> None:
