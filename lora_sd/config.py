@@ -72,9 +72,9 @@ def differences(config: TrainConfig) -> dict[str, Any]:
     return {s.name: get(config, s.name) for s in settings() if get(config, s.name) != get(default, s.name)}
 
 
-def dumps(config: TrainConfig) -> str:
-    """TOML of every setting; those that are None (automatic) are left out, for TOML has no null."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+def dumps(config: TrainConfig, *, brief: bool = False) -> str:
+    """TOML of every setting, or only of those not at their default; None (automatic) is left out, for TOML has no null."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True, exclude_defaults=brief))
 
 
 def load(path: str | Path) -> TrainConfig:

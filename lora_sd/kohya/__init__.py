@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .. import config as cfg
 from ..config import TrainConfig
 from ..paths import shown, typed
-from . import datasets, network, optimizers, prompts, reading
+from . import datasets, header, network, optimizers, prompts, reading
 from .notes import Note
 from .notes import report as report
 from .table import OPTIONS
@@ -38,6 +38,8 @@ def load(path: str | Path, *, beside: bool = True) -> Imported:
         raise ValueError(f"There is no settings file at {shown(path)}; check its spelling.")
     if path.suffix.lower() == ".toml" and _is_ours(table := cfg.read_toml(path)):
         return Imported(cfg.parse(table, path.resolve().parent if beside else None), [])
+    if path.suffix.lower() == ".safetensors" and (own := header.own_settings(path)):
+        return _own(own)
     given = reading.read(path, beside=beside)
     config, notes = translate(given)
     if not any(note.kind in ("taken", "differs", "ignored") and note.value is not None for note in notes):
@@ -59,6 +61,17 @@ def _is_ours(table: Mapping[str, Any]) -> bool:
     return ours > sum(name in OPTIONS for _, name in named)
 
 
+def _own(settings: Mapping[str, Any]) -> Imported:
+    """The settings in the header of one of our LoRAs; no place on a computer is ever taken from there."""
+    work = Translation({}, complete=False, called={})
+    for name, value in settings.items():
+        if name in SETTINGS and name not in (*cfg.PATHS, "data.folders"):
+            work.set(name, value, name, value)
+        else:
+            work.note(name, value, "unknown", cfg.unknown(name))
+    return Imported(work.config, work.notes)
+
+
 def translate(given: reading.Given) -> Imported:
     """Options by sd-scripts' names → ours. Each of them is in the notes."""
     work = Translation(given.options, complete=given.complete, called=given.called)
@@ -77,7 +90,7 @@ def translate(given: reading.Given) -> Imported:
     prompts.translate(work, given.prompts, path)
     work.one_by_one(OPTIONS)
     work.finish(everything())
-    _paths(work)
+    _paths(work, given.beside)
     return Imported(work.config, work.notes)
 
 
@@ -99,7 +112,7 @@ def _optimizer(work: Translation) -> None:
     except ValueError as error:
         work.note("weight_decay", decay, "ignored", f"{error}.")
         decay = found.weight_decay
-    work.set("optimizer_args weight_decay", args and decay or None, "optim.weight_decay", decay)
+    work.set("optimizer_args weight_decay", (args and decay) or None, "optim.weight_decay", decay)
     if found.ours == "Adafactor":
         _adafactor(work, args)
     arguments = {**found.arguments, **args}
@@ -188,8 +201,13 @@ def _model(work: Translation, sdxl: bool | None) -> None:
             )
 
 
-def _paths(work: Translation) -> None:
-    """Where paths of another system are in it."""
-    for name, value in cfg.places(work.config).items():
-        if WINDOWS.match(value) and not Path(value).is_absolute():
-            work.note(name, value, "differs", "a path of Windows; write where it is on this computer.")
+def _paths(work: Translation, folder: Path | None) -> None:
+    """Relative paths are those below the folder of the file; one of another system is told."""
+    places = cfg.places(work.config)
+    foreign = [
+        name for name, value in places.items() if WINDOWS.match(value) and not Path(value).is_absolute()
+    ]
+    for name in foreign:
+        work.note(name, places[name], "differs", "a path of Windows; write where it is on this computer.")
+    if folder and not foreign:
+        work.config = cfg.parse(work.config.model_dump(), folder)

@@ -7,15 +7,13 @@ from typing import Any
 
 from ..lora.inspection import LAYOUTS, PARTS, Header, read_header
 from ..paths import shown
-from .values import flag, is_set, literal
+from .values import is_set, literal
 
 NAMES = {  # ss_* -> option, where it is not the same
-    "learning_rate": "learning_rate",
     "optimizer": "optimizer_type",
     "total_batch_size": "train_batch_size",
     "debiased_estimation": "debiased_estimation_loss",
     "sd_model_name": "pretrained_model_name_or_path",
-    "bucket_info": "",
 }
 TAKEN = (
     *("learning_rate", "unet_lr", "text_encoder_lr", "optimizer", "lr_scheduler", "lr_warmup_steps"),
@@ -72,6 +70,15 @@ def options(path: Path) -> tuple[dict[str, Any], bool | None]:
     if "network_args" in found:
         found["network_args"] = _table(found["network_args"])
     return found, told.get("base_model_version", "").startswith("sdxl")
+
+
+def own_settings(path: Path) -> dict[str, Any]:
+    """Our settings by dotted name, of a file that this program trained; none of another's."""
+    try:
+        found = json.loads(read_header(path).metadata.get("lora_sd.settings", "{}"))
+    except (json.JSONDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_off(name: str, value: Any) -> bool:

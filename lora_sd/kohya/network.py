@@ -103,7 +103,7 @@ def _by_block(work: Translation, rank: int, alpha: float, conv: bool, sdxl: bool
     """Patterns of ranks; exact where all blocks are as strong, alpha / rank, as the rest, and no block is slower."""
     options = (*BLOCKS, *WEIGHTS, "block_lr_zero_threshold")
     given = {name: value for name in options if is_set(value := work.rest.pop(name, None))}
-    if not given:
+    if not given or "unet.*" in work.config.lora.ranks:  # which leaves out all of the U-Net
         return
     try:
         ranks, but = _ranks(given, rank, alpha, conv and (work.config.lora.conv_rank or rank), sdxl)

@@ -1,5 +1,6 @@
 """sd-scripts' optimizers and schedules → ours, with the arguments that they have there unless set."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..paths import shown
@@ -8,7 +9,7 @@ from ..paths import shown
 class Optimizer(NamedTuple):
     ours: str
     weight_decay: float = 0.0  # unless set, which is that of its own class
-    arguments: dict[str, Any] = {}  # those that make ours what theirs is unless set
+    arguments: Mapping[str, Any] = {}  # those that make ours what theirs is unless set
     one_rate: bool = False  # whether all parts have the rate of the first
 
 

@@ -172,7 +172,7 @@ OPTIONS: dict[str, Option] = {
     "network_module": part("lora.targets", "lora.kind", "lora.train_down"),
     "network_dim": part("lora.rank"),
     "network_alpha": part("lora.alpha"),
-    "network_args": part("lora.conv_rank", "lora.conv_alpha", "lora.ranks"),
+    "network_args": nothing("each of its arguments has a line of its own"),
     "network_dropout": same(
         "lora.dropout",
         decimal,
