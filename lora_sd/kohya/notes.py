@@ -32,6 +32,8 @@ def told(value: Any) -> str:
     """A value as TOML would have it, on one line and not too long."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        value = " ".join(f"{name}={part}" for name, part in list(value.items())[:20])
     try:
         return shown(value if isinstance(value, str) else repr(value), 80)
     except (RecursionError, ValueError):  # tables in tables, a number of thousands of digits

@@ -34,7 +34,7 @@ def nothing(why: str) -> Option:
 
 
 def epochs(value: Any) -> str:
-    return f"{whole(value)} epochs"
+    return "1 epoch" if whole(value) == 1 else f"{whole(value)} epochs"
 
 
 def prediction(value: Any) -> str | None:
