@@ -191,9 +191,6 @@ def _loss(work: Translation) -> None:
 
 
 def _model(work: Translation, sdxl: bool | None) -> None:
-    for option in ("base_weights", "base_weights_multiplier"):
-        if (value := work.take(option)) is not None:
-            work.note(option, value, "ignored", "merge those LoRAs into the model first.")
     if sdxl and work.has("clip_skip"):
         if work.take("clip_skip", whole) not in (None, 1, 2):
             work.note(

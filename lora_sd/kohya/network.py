@@ -1,5 +1,6 @@
 """The adapter: network_module and network_args → which layers learn, at what ranks and strengths."""
 
+import re
 
 from ..paths import shown
 from . import blocks, rates
@@ -7,7 +8,8 @@ from .table import NETWORK
 from .translation import Translation
 from .values import decimal, pairs, whole, word
 
-ALGOS = {"lora": "lora", "locon": "lora"}  # of LyCORIS, that are a plain LoRA
+PLAIN = ("lora", "locon")  # of LyCORIS's algorithms
+OTHER_MODELS = re.compile(r"networks\.\w+_(?!fa$)\w+")
 PRESETS = {  # of LyCORIS: which layers learn
     "full": "full",
     "full-lin": "full",
@@ -39,8 +41,13 @@ def _kind(work: Translation) -> bool:
     """Whether it is LyCORIS, which counts convolutions otherwise."""
     module = work.take("network_module", word) or "networks.lora"
     algo = (work.take("algo", word) or "lora").lower()
+    if OTHER_MODELS.fullmatch(module):
+        raise ValueError(
+            f"network_module is {shown(module, 80)!r}, which is for other models; only those for Stable Diffusion "
+            "1.x, 2.x and SDXL can be used."
+        )
     if module == "lycoris.kohya":
-        if algo not in ALGOS:
+        if algo not in PLAIN:
             work.note(
                 "algo",
                 algo,
