@@ -666,7 +666,7 @@ def taken(path: Path) -> None:
 
 
 @given(st.dictionaries(OPTION | st.text(max_size=8), VALUES, max_size=6))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_any_JSON_is_settings_or_a_sentence(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(table), "utf-8")
@@ -679,7 +679,7 @@ def test_any_JSON_is_settings_or_a_sentence(tmp_path_factory, table):
     st.lists(OPTION.map(lambda name: f"--{name}") | st.text(max_size=12), max_size=8),
     st.sampled_from([".txt", ".bat"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_any_command_is_settings_or_a_sentence(tmp_path_factory, words, suffix):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_text("train_network.py " + " ".join(words), "utf-8", "replace")
