@@ -16,7 +16,7 @@ from . import datasets, header, network, optimizers, prompts, reading
 from .notes import Note
 from .notes import report as report
 from .table import OPTIONS
-from .translation import SETTINGS, Translation, everything
+from .translation import SETTINGS, Translation, everything, written
 from .values import decimal, flag, is_set, pairs, whole, word
 
 WINDOWS = re.compile(r"^([A-Za-z]:[\\/]|\\\\)")
@@ -37,16 +37,15 @@ def load(path: str | Path, *, beside: bool = True) -> Imported:
     if not path.is_file():
         raise ValueError(f"There is no settings file at {shown(path)}; check its spelling.")
     if path.suffix.lower() == ".toml" and _is_ours(table := cfg.read_toml(path)):
-        return Imported(cfg.parse(table, path.resolve().parent if beside else None), [])
+        return _as_it_is(cfg.parse(table, path.resolve().parent if beside else None), table)
     if path.suffix.lower() == ".safetensors" and (own := header.own_settings(path)):
         return _own(own)
     given = reading.read(path, beside=beside)
-    config, notes = translate(given)
-    if not any(note.kind in ("taken", "differs", "ignored") and note.value is not None for note in notes):
+    if not given.datasets and not any(option in everything() for option in given.options):
         raise ValueError(
             f"{shown(path.name)} has no setting of sd-scripts or kohya_ss in it; choose another file."
         )
-    return Imported(config, notes)
+    return translate(given)
 
 
 def _is_ours(table: Mapping[str, Any]) -> bool:
@@ -59,6 +58,19 @@ def _is_ours(table: Mapping[str, Any]) -> bool:
     ]
     ours = sum(full in SETTINGS for full, _ in named) + ("version" in table)
     return ours > sum(name in OPTIONS for _, name in named)
+
+
+def _as_it_is(config: TrainConfig, table: Mapping[str, Any]) -> Imported:
+    """A file of ours, with the names that are in it."""
+    names = [
+        setting.name
+        for setting in cfg.settings()
+        if setting.name.rpartition(".")[2]
+        in (table.get(setting.name.partition(".")[0], {}) if "." in setting.name else table)
+    ]
+    return Imported(
+        config, [Note(name, None, "taken", f"{written(cfg.get(config, name))}.", name) for name in names]
+    )
 
 
 def _own(settings: Mapping[str, Any]) -> Imported:
@@ -81,6 +93,8 @@ def translate(given: reading.Given) -> Imported:
         _optimizer(work)
         _schedule(work)
         _length(work)
+    if named := work.take("dataset_config"):
+        work.note("dataset_config", named, "ignored", "that file was not read; import it by itself.")
     _noise(work)
     _loss(work)
     _model(work, given.sdxl)

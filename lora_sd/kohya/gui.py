@@ -38,7 +38,7 @@ CONV = ("conv_dim", "conv_alpha")
 LYCORIS = (
     *(*CONV, "rank_dropout", "module_dropout", "factor", "decompose_both", "full_matrix", "use_tucker"),
     *("unbalanced_factorization", "use_cp", "use_scalar", "rank_dropout_scale", "train_norm", "dora_wd"),
-    *("bypass_mode", "train_on_input", "constraint", "rescaled"),
+    *("bypass_mode", "constraint", "rescaled"),
 )
 KINDS = {  # LoRA_type -> network_module, and what it hands on
     "Standard": ("networks.lora", PLAIN),
@@ -85,6 +85,8 @@ def options(table: Mapping[str, Any]) -> Found:
             raise ValueError(
                 f"This preset is for {name}; only those for Stable Diffusion 1.x, 2.x and SDXL can be used."
             )
+    if "LoRA_type" not in table and "network_dim" not in table:
+        raise ValueError("This preset is not for a LoRA: it has no LoRA_type; choose one of the LoRA tab.")
     called = {option: name for name, option in RENAMED.items() if name in table}
     found = {RENAMED.get(key, key): value for key, value in table.items() if key not in OF_THE_INTERFACE}
     found = {name: value for name, value in found.items() if _counts(name, value)}

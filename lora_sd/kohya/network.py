@@ -1,6 +1,7 @@
 """The adapter: network_module and network_args → which layers learn, at what ranks and strengths."""
 
 import re
+from typing import Any
 
 from ..paths import shown
 from . import blocks, rates
@@ -22,14 +23,13 @@ LORAPLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encode
 
 def translate(work: Translation, sdxl: bool | None) -> None:
     """All of the adapter's options. Options in network_args are looked up by their own names from here on."""
-    if work.unset("network_module") and work.complete:
-        work.note("network_module", None, "assumed", "networks.lora, a plain LoRA.")
     args = work.take("network_args", pairs) or {}
     work.rest |= {name: value for name, value in args.items() if not work.has(name)}
+    module = work.rest.get("network_module") or None
     lycoris = _kind(work)
     rates.translate(work)
     rank, alpha = _rank(work)
-    _convolutions(work, lycoris, rank, alpha)
+    _convolutions(work, module, lycoris, rank, alpha)
     blocks.translate(work, sdxl)
     _loraplus(work)
     if work.has("dropout"):
@@ -78,7 +78,7 @@ def _rank(work: Translation) -> tuple[int, float]:
     return rank, work.config.lora.alpha or rank / 2
 
 
-def _convolutions(work: Translation, lycoris: bool, rank: int, alpha: float) -> None:
+def _convolutions(work: Translation, module: Any, lycoris: bool, rank: int, alpha: float) -> None:
     """Which layers learn, and the rank and strength of convolutions."""
     given_rank, given_alpha = work.rest.get("conv_dim"), work.rest.get("conv_alpha")
     conv_rank, conv_alpha = work.take("conv_dim", whole), work.take("conv_alpha", decimal)
@@ -96,7 +96,7 @@ def _convolutions(work: Translation, lycoris: bool, rank: int, alpha: float) -> 
         if not conv_rank and work.has("conv_block_dims"):
             conv_rank, conv_alpha = blocks.usual_convolution(work)
         targets = "full" if conv_rank else "transformer"
-        work.set("network_module", "networks.lora", "lora.targets", targets)
+        work.set("network_module", module, "lora.targets", targets)
     if targets != "full" or not conv_rank:
         return
     work.set("conv_dim", given_rank, "lora.conv_rank", conv_rank)

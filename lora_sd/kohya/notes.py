@@ -21,6 +21,7 @@ class Note(NamedTuple):
     value: Any
     kind: Kind
     words: str
+    setting: str = ""  # of ours, where it became one
 
     def __str__(self) -> str:
         name = shown(self.option, 80)

@@ -92,6 +92,21 @@ RESUMED = "a run goes on with: python -m lora_sd resume RUN"
 NO_AUGMENTATION = "pictures are not recoloured here"
 TITLES = "the header is filled in by itself (output.metadata)"
 
+OF_OTHERS = (
+    *(
+        "apply_t5_attn_mask",
+        "blocks_to_swap",
+        "clip_l",
+        "clip_g",
+        "discrete_flow_shift",
+        "double_blocks_to_swap",
+    ),
+    *("guidance_scale", "logit_mean", "logit_std", "mode_scale", "model_prediction_type", "sigmoid_scale"),
+    *("sd3_text_encoder_batch_size", "single_blocks_to_swap", "split_mode", "t5xxl", "t5xxl_dtype"),
+    *("t5xxl_max_token_length", "timestep_sampling", "train_blocks", "weighting_scheme", "split_qkv"),
+    *("fused_optimizer_groups", "ae", "t5xxl_device", "enable_all_linear", "train_t5xxl", "mem_eff_save"),
+)
+
 OPTIONS: dict[str, Option] = {
     # the model
     "pretrained_model_name_or_path": same("model.base", word),
@@ -309,6 +324,7 @@ OPTIONS: dict[str, Option] = {
         ),
         nothing(NEVER_SENT),
     ),
+    **dict.fromkeys(OF_OTHERS, nothing("it is for other models")),
     "config_file": nothing("the file is read, too, where it is found"),
     "output_config": nothing("every run keeps its settings"),
 }

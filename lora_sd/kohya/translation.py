@@ -42,8 +42,8 @@ class Translation:
             self.note(option, value, "ignored", f"{error}.")
             return None
 
-    def note(self, option: str, value: Any, kind: Kind, words: str) -> None:
-        self.notes.append(Note(self.called.get(option, option), value, kind, words))
+    def note(self, option: str, value: Any, kind: Kind, words: str, setting: str = "") -> None:
+        self.notes.append(Note(self.called.get(option, option), value, kind, words, setting))
 
     def set(self, option: str, given: Any, name: str, value: Any, but: str = "") -> bool:
         """Setting `name` becomes `value` for an option; `but` says what differs. Not where our limits forbid it."""
@@ -57,7 +57,7 @@ class Translation:
             return False
         became = f"{name} = {written(cfg.get(self.config, name))}"
         kind: Kind = "assumed" if given is None else "differs" if but else "taken"
-        self.note(option, given, kind, f"{became}; {but}." if but else f"{became}.")
+        self.note(option, given, kind, f"{became}; {but}." if but else f"{became}.", name)
         return True
 
     def one_by_one(self, table: Mapping[str, Option]) -> None:
