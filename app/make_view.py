@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from lora_sd.kohya.notes import HEADINGS
-from lora_sd.paths import shown
 
 from . import form, models, plan, view
 from .importing import Found
@@ -58,7 +57,7 @@ def draw_imported(found: Found) -> Node:
         if notes and kind == "taken":
             parts.append(node("p", f"{heading}: {len(notes)}."))
         elif notes:
-            items = (node("li", node("b", shown(note.option, 80)), f" {note.words}") for note in notes)
+            items = (node("li", node("b", note.title), f": {note.words}") for note in notes)
             parts += [node("p", f"{heading}:"), node("ul", *items)]
     return node("div", *parts, cls="imported")
 

@@ -261,9 +261,9 @@ def test_a_path_of_windows_is_told_elsewhere(tmp_path):
 
 
 def test_a_file_of_ours_is_taken_as_it_is(tmp_path):
-    assert imported(tmp_path, "[lora]\nrank = 8\n[data]\nresolution = 640") == (
-        cfg.changed(cfg.TrainConfig(), {"lora.rank": 8, "data.resolution": 640}), [],
-    )  # fmt: skip
+    found = imported(tmp_path, "seed = 42\n[lora]\nrank = 8\n[data]\nresolution = 640")
+    assert cfg.differences(found.config) == {"data.resolution": 640, "lora.rank": 8}
+    assert [note.setting for note in found.notes] == ["seed", "data.resolution", "lora.rank"]
     with pytest.raises(ValueError, match=r"did you mean 'lora\.rank'"):
         imported(tmp_path, "[lora]\nrank = 8\nalpha = 4.0\nrnak = 8")
 

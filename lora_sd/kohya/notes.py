@@ -23,10 +23,14 @@ class Note(NamedTuple):
     words: str
     setting: str = ""  # of ours, where it became one
 
+    @property
+    def title(self) -> str:
+        """`network_dim = 16`, or the name alone where it has no value."""
+        name = shown(self.option, 120)
+        return name if self.value is None else f"{name} = {told(self.value)}"
+
     def __str__(self) -> str:
-        name = shown(self.option, 80)
-        given = f"{name} = {told(self.value)}" if self.value is not None else name
-        return f"{given}: {self.words}"
+        return f"{self.title}: {self.words}"
 
 
 def told(value: Any) -> str:
