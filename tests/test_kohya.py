@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_shapes import real_parts
@@ -336,6 +338,111 @@ def test_a_data_set_that_an_argument_file_names_goes_over_it(tmp_path):
     found = imported(tmp_path, text).config
     assert (found.data.resolution, found.optim.batch_size, len(found.data.folders)) == (640, 4, 2)
     assert imported(tmp_path, text, beside=False).config.data.folders == []
+
+
+# -- the header of a LoRA ----------------------------------------------------------------------------------------------
+
+HEADER = {
+    "ss_learning_rate": "0.0001",
+    "ss_unet_lr": "None",
+    "ss_text_encoder_lr": "5e-05",
+    "ss_optimizer": "bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))",
+    "ss_lr_scheduler": "cosine",
+    "ss_lr_warmup_steps": "50",
+    "ss_max_train_steps": "1500",
+    "ss_max_grad_norm": "1.0",
+    "ss_gradient_accumulation_steps": "1",
+    "ss_mixed_precision": "fp16",
+    "ss_seed": "42",
+    "ss_network_module": "networks.lora",
+    "ss_network_dim": "32",
+    "ss_network_alpha": "16.0",
+    "ss_network_args": '{"conv_dim": "8", "conv_alpha": "4", "dropout": null}',
+    "ss_network_dropout": "None",
+    "ss_min_snr_gamma": "None",
+    "ss_noise_offset": "0.0357",
+    "ss_noise_offset_random_strength": "False",
+    "ss_adaptive_noise_scale": "None",
+    "ss_debiased_estimation": "False",
+    "ss_loss_type": "l2",
+    "ss_huber_c": "0.1",
+    "ss_huber_schedule": "snr",
+    "ss_prior_loss_weight": "1.0",
+    "ss_clip_skip": "2",
+    "ss_output_name": "mycat",
+    "ss_sd_model_name": "dream.safetensors",
+    "ss_base_model_version": "sd_v1",
+    "ss_color_aug": "False",
+    "modelspec.timestep_range": "0,900",
+}
+OF_A_FOLDER = {
+    "ss_total_batch_size": "2",
+    "ss_resolution": "(768, 512)",
+    "ss_enable_bucket": "True",
+    "ss_min_bucket_reso": "256",
+    "ss_max_bucket_reso": "1024",
+    "ss_bucket_no_upscale": "False",
+    "ss_shuffle_caption": "True",
+    "ss_keep_tokens": "1",
+    "ss_flip_aug": "True",
+    "ss_caption_tag_dropout_rate": "0.1",
+}
+OF_DATASETS = {
+    "ss_datasets": json.dumps(
+        [
+            {
+                "is_dreambooth": True, "batch_size_per_device": 2, "resolution": [768, 512], "enable_bucket": True,
+                "min_bucket_reso": 256, "max_bucket_reso": 1024, "tag_frequency": {"a": {"b": 1}}, "bucket_info": {},
+                "subsets": [{"img_count": 9, "num_repeats": 1, "flip_aug": True, "shuffle_caption": True, "keep_tokens": 1}],
+            }
+        ]
+    ),
+    "ss_caption_tag_dropout_rate": "0.1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [OF_A_FOLDER, OF_DATASETS])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_the_header_of_their_lora_tells_how_it_was_made(data, encoder, tmp_path):
+    keys = ["lora_unet_mid_block_attentions_0_proj_in"] + [
+        "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    ] * encoder
+    tensors = {f"{key}.lora_down.weight": torch.ones(2, 3) for key in keys}
+    safetensors.torch.save_file(tensors, tmp_path / "x.safetensors", metadata=HEADER | data)
+    found = kohya.load(tmp_path / "x.safetensors")
+    expected = {
+        "model.base": "dream.safetensors",
+        "model.clip_skip": 2,
+        "data.resolution": 627,
+        "data.bucket_min": 256,
+        "data.bucket_max": 1024,
+        "data.flip": True,
+        "captions.shuffle": True,
+        "captions.keep": 1,
+        "captions.tag_dropout": 0.1,
+        "lora.rank": 32,
+        "lora.alpha": 16.0,
+        "lora.conv_rank": 8,
+        "lora.conv_alpha": 4.0,
+        "lora.targets": "full",
+        "lora.text_encoders": True,
+        "optim.text_encoder_rate": [5e-5],
+        "optim.optimizer": "AdamW8bit",
+        "optim.arguments": {"betas": [0.9, 0.99]},
+        "optim.weight_decay": 0.1,
+        "optim.steps": 1500,
+        "optim.schedule": "cosine",
+        "optim.warmup": 50,
+        "optim.batch_size": 2,
+        "noise.offset": 0.0357,
+        "noise.max_timestep": 900,
+        "loss.min_snr": 0.0,
+        "machine.precision": "fp16",
+        "output.name": "mycat",
+    }
+    without = () if encoder else ("lora.text_encoders", "optim.text_encoder_rate")
+    assert cfg.differences(found.config) == {k: v for k, v in expected.items() if k not in without}
+    assert not said(found.notes, "unknown")
 
 
 # -- kohya_ss ----------------------------------------------------------------------------------------------------------

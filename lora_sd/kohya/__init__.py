@@ -17,7 +17,7 @@ from .notes import Note
 from .notes import report as report
 from .table import OPTIONS
 from .translation import SETTINGS, Translation, everything, written
-from .values import decimal, flag, is_set, pairs, whole, word
+from .values import decimal, flag, pairs, whole, word
 
 WINDOWS = re.compile(r"^([A-Za-z]:[\\/]|\\\\)")
 
@@ -120,13 +120,9 @@ def _optimizer(work: Translation) -> None:
     found = optimizers.found(name or "AdamW")
     if name:
         work.set("optimizer_type", given, "optim.optimizer", found.ours)
-    decay = args.pop("weight_decay", None)
-    try:
-        decay = found.weight_decay if decay is None else decimal(decay)
-    except ValueError as error:
-        work.note("weight_decay", decay, "ignored", f"{error}.")
-        decay = found.weight_decay
-    work.set("optimizer_args weight_decay", (args and decay) or None, "optim.weight_decay", decay)
+    given_decay = args.pop("weight_decay", None)
+    decay = found.weight_decay if given_decay is None else given_decay
+    work.set("optimizer_args weight_decay", given_decay, "optim.weight_decay", decay)
     if found.ours == "Adafactor":
         _adafactor(work, args)
     arguments = {**found.arguments, **args}
@@ -168,19 +164,13 @@ def _schedule(work: Translation) -> None:
 def _length(work: Translation) -> None:
     """Epochs go before steps; neither set is 1600 steps, there."""
     given, steps = work.rest.get("max_train_steps"), work.take("max_train_steps", whole)
-    epochs = work.rest.get("max_train_epochs")
-    if is_set(epochs):
-        count = work.take("max_train_epochs", whole)
-        but = "here a length is in steps: set optim.steps to pictures × repeats × epochs / batch size"
-        if count is not None:
-            work.set(
-                "max_train_epochs",
-                epochs,
-                "optim.epochs",
-                count,
-                "" if "optim.epochs" in SETTINGS else f"{but}.",
-            )
-    elif steps is not None or work.complete:
+    epochs, count = work.rest.get("max_train_epochs"), work.take("max_train_epochs", whole)
+    if count is not None and "optim.epochs" in SETTINGS:
+        work.set("max_train_epochs", epochs, "optim.epochs", count)
+    elif count is not None:
+        how = "set optim.steps to pictures × repeats × epochs / batch size."
+        work.note("max_train_epochs", epochs, "ignored", f"here a length is in steps: {how}")
+    elif steps is not None or work.unset("max_train_steps"):
         work.set("max_train_steps", given, "optim.steps", 1600 if steps is None else steps)
 
 

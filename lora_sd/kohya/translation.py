@@ -48,7 +48,7 @@ class Translation:
     def set(self, option: str, given: Any, name: str, value: Any, but: str = "") -> bool:
         """Setting `name` becomes `value` for an option; `but` says what differs. Not where our limits forbid it."""
         if name not in SETTINGS:
-            self.note(option, given, "ignored", but or "there is nothing like it here.")
+            self.note(option, given, "ignored", "there is nothing like it here.")
             return False
         try:
             self.config = cfg.changed(self.config, {name: value})

@@ -64,7 +64,8 @@ def pairs(value: Any) -> dict[str, Any]:
     ({'decouple': True, 'betas': [0.9, 0.99]}, {'algo': 'locon'})
     """
     if isinstance(value, dict):
-        return {str(name): part for name, part in value.items() if is_set(part)}
+        plain = {str(name): part for name, part in value.items() if is_set(part)}
+        return {name: list(part) if isinstance(part, tuple) else part for name, part in plain.items()}
     words = _words(value) if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(part, str) for part in words):
         raise ValueError("it must be a list of name=value")
