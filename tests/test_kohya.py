@@ -314,6 +314,13 @@ def test_data_sets_inherit_and_become_folders(tmp_path):
     ]
 
 
+def test_what_only_a_data_set_has_is_told(tmp_path):
+    text = DATASETS + "custom_attributes = { diff_output_preservation = true }\n[[datasets]]\ncolour = 3\n"
+    notes = imported(tmp_path, text.replace("is_reg = true", "")).notes
+    assert "loss.keep_base" in said(notes, "ignored")["custom_attributes"]
+    assert "colour" in said(notes, "unknown")
+
+
 def test_the_narrower_place_counts(tmp_path):
     found = differences(
         tmp_path,
@@ -337,7 +344,8 @@ def test_a_data_set_that_an_argument_file_names_goes_over_it(tmp_path):
     text = 'dataset_config = "C:\\\\somewhere\\\\sets.toml"\nresolution = "512,512"\ntrain_batch_size = 1'
     found = imported(tmp_path, text).config
     assert (found.data.resolution, found.optim.batch_size, len(found.data.folders)) == (640, 4, 2)
-    assert imported(tmp_path, text, beside=False).config.data.folders == []
+    unread = imported(tmp_path, text, beside=False)
+    assert unread.config.data.folders == [] and "by itself" in said(unread.notes, "ignored")["dataset_config"]
 
 
 # -- the header of a LoRA ----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ..paths import shown, typed
 from . import datasets, header, network, optimizers, prompts, reading
 from .notes import Note
 from .notes import report as report
-from .table import OPTIONS
+from .table import DATASET, OPTIONS
 from .translation import SETTINGS, Translation, everything, written
 from .values import decimal, flag, pairs, whole, word
 
@@ -102,7 +102,7 @@ def translate(given: reading.Given) -> Imported:
         given, work.rest.get("sample_prompts"), "sample_prompts", ".txt", ".toml", ".json"
     )
     prompts.translate(work, given.prompts, path)
-    work.one_by_one(OPTIONS)
+    work.one_by_one({**{name: option for name, option in DATASET.items() if not option.ours}, **OPTIONS})
     work.finish(everything())
     _paths(work, given.beside)
     return Imported(work.config, work.notes)

@@ -47,6 +47,13 @@ def _kind(work: Translation) -> bool:
             "1.x, 2.x and SDXL can be used."
         )
     if module == "lycoris.kohya":
+        if work.has("rank_dropout"):
+            work.note(
+                "rank_dropout",
+                work.rest["rank_dropout"],
+                "differs",
+                "LyCORIS leaves out outputs, here it is ranks.",
+            )
         if algo not in PLAIN:
             work.note(
                 "algo",
@@ -98,6 +105,8 @@ def _convolutions(work: Translation, module: Any, lycoris: bool, rank: int, alph
         targets = "full" if conv_rank else "transformer"
         work.set("network_module", module, "lora.targets", targets)
     if targets != "full" or not conv_rank:
+        if given_rank:
+            work.note("conv_dim", given_rank, "ignored", "no convolution learns.")
         return
     work.set("conv_dim", given_rank, "lora.conv_rank", conv_rank)
     conv_alpha = 1.0 if conv_alpha is None else conv_alpha or float(conv_rank)

@@ -25,7 +25,8 @@ def translate(work: Translation) -> None:
             "text states are always cached here; there it asks for the U-Net alone.",
         )
         unet_only = True
-    if not known:
+    if not known:  # a header that tells no more than which parts there are
+        _scope(work, not text_only, not unet_only)
         return
     default = USUAL if common is None else common
     of_unet, of_text = default if unet is None else unet, text[0] if text else default

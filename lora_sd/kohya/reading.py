@@ -114,7 +114,9 @@ def look_for(given: Given, name: Any, option: str, *suffixes: str) -> Path | Non
         return None
     asked = typed(name.strip(), option)
     last = name.replace("\\", "/").rpartition("/")[2]
-    places = [asked, *([given.beside / asked, given.beside / last] if last else [])]
+    elsewhere = name.strip().startswith(("\\\\", "//"))  # another computer, which learns who looks
+    places = [] if elsewhere else [asked, given.beside / asked]
+    places += [given.beside / last] if last else []
     places += [
         place.with_name(place.name + suffix) for place in places for suffix in suffixes if not place.suffix
     ]
