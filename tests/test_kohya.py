@@ -1,8 +1,10 @@
 """Settings of sd-scripts and kohya_ss become ours with their meaning: what trains is what would have trained there."""
 
+import contextlib
 import inspect
 import json
 import re
+import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from real_shapes import real_parts
 import lora_sd
 from lora_sd import config as cfg
 from lora_sd import kohya
-from lora_sd.kohya import blocks, command, optimizers, prompts, table, values
+from lora_sd.kohya import blocks, command, header, optimizers, prompts, table, values
 from lora_sd.lora.layers import named_layers
 from lora_sd.lora.names import kohya_name
 from lora_sd.lora.targets import resolve
@@ -786,7 +788,10 @@ def test_any_JSON_is_settings_or_a_sentence(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(table), "utf-8")
     taken(path)
-    path.write_text(json.dumps({"datasets": [table, {"subsets": [table]}]}), "utf-8")
+    path.write_text(
+        json.dumps({"datasets": [table, {"subsets": [table]}, {"subsets": next(iter(table.values()), 1)}]}),
+        "utf-8",
+    )
     taken(path)
 
 
@@ -801,9 +806,39 @@ def test_any_command_is_settings_or_a_sentence(tmp_path_factory, words, suffix):
     taken(path)
 
 
+SS = st.sampled_from([f"ss_{name}" for name in header.TAKEN])
+TEXTS = (
+    st.text(max_size=12)
+    | VALUES.map(json.dumps)
+    | st.sampled_from(["a.B(c={[]: 1})", "X(", "(1, 2)", "None", "True"])
+)
+
+
+@given(
+    st.dictionaries(
+        SS | st.sampled_from(["ss_datasets", "modelspec.timestep_range", "lora_sd.settings"]), TEXTS
+    )
+)
+@settings(max_examples=60)
+def test_any_header_is_settings_or_a_sentence(tmp_path_factory, metadata):
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    told = {"ss_network_dim": "4"} | metadata
+    safetensors.torch.save_file({"lora_unet_a.lora_down.weight": torch.ones(2, 3)}, path, metadata=told)
+    taken(path)
+
+
 @given(st.text("ab=,.()[]{}'\" 0123456789-e", max_size=40))
 def test_any_arguments_are_read_or_refused(text):
     try:
         assert isinstance(values.pairs(text), dict)
     except ValueError as error:
         assert "name=value" in str(error)
+
+
+def test_a_file_made_to_keep_it_busy_is_read_at_once(tmp_path):
+    started = time.monotonic()
+    imported(tmp_path, json.dumps({f"network_dom{i}": 1 for i in range(990)} | {"network_dim": 8}), "x.json")
+    for text in ("train" * 30_000, "$x " * 60_000, "'\"" * 90_000, "a" * 60 + " " * 190_000, "^ " * 90_000):
+        with contextlib.suppress(ValueError):
+            imported(tmp_path, f"x={'y' * 900}\n--network_dim 8 {text}", "x.txt")
+    assert time.monotonic() - started < 15

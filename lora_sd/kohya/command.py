@@ -22,6 +22,7 @@ LIST = (
     "base_weights_multiplier",
     "text_encoder_lr",
 )
+LONGEST = 1000  # letters of a script's path
 ENDS = ("&&", "||", ";", "|", "&")
 
 
@@ -34,6 +35,8 @@ def options(text: str, name: str) -> tuple[dict[str, Any], bool | None]:
     for line in lines:
         words = [_plain(word) for word in WORD.findall(_filled(line, variables))]
         for place, word in enumerate(words):
+            if len(word) > LONGEST:
+                continue
             if script := SCRIPT.search(word):
                 return _options(words[place + 1 :]), script[1].startswith("sdxl")
             if (other := OTHER_SCRIPT.search(word)) and "--" in line:

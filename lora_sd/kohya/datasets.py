@@ -28,7 +28,8 @@ def spread(work: Translation, config: Mapping[str, Any]) -> list[dict[str, Any]]
     subsets: list[dict[str, Any]] = []
     for dataset in config.get("datasets") or []:
         inherited = general | {k: v for k, v in _table(dataset).items() if k != "subsets"}
-        for subset in _table(dataset).get("subsets") or [{}]:
+        listed = _table(dataset).get("subsets")
+        for subset in listed if isinstance(listed, list) and listed else [listed or {}]:
             merged = {RENAMED.get(k, k): v for k, v in (inherited | _table(subset)).items()}
             subsets.append({k: v for k, v in merged.items() if is_set(v) and k not in COUNTS})
     if len(subsets) > MOST_FOLDERS:

@@ -93,7 +93,7 @@ def _optimizer(found: dict[str, Any]) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({listed[:-1][:2000]})", mode="eval").body
         args = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
-    except (ValueError, SyntaxError, RecursionError, MemoryError, AttributeError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, AttributeError):
         args = {}
     return {"optimizer_type": name, "optimizer_args": args}
 

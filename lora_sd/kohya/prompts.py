@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +71,22 @@ def _set(work: Translation, theirs: str, ours: str, read: Any, value: Any, but: 
 
 
 def _of_file(path: Path) -> list[dict[str, Any]]:
-    text = cfg.read_text(path)
     match path.suffix.lower():
         case ".toml":
-            table = tomllib.loads(text).get("prompt", {})
-            common = (
-                {key: value for key, value in table.items() if key != "subset"}
-                if isinstance(table, dict)
-                else {}
-            )
-            each = table.get("subset", [{}]) if isinstance(table, dict) else []
-            return [common | one for one in each if isinstance(one, dict)]
+            table = cfg.read_toml(path).get("prompt")
+            table = table if isinstance(table, dict) else {}
+            common = {key: value for key, value in table.items() if key != "subset"}
+            return [common | one for one in _tables(table.get("subset", [{}]))]
         case ".json":
             try:
-                each = json.loads(text)
-            except (ValueError, RecursionError) as error:
+                return _tables(json.loads(cfg.read_text(path)))
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError("that file is not valid JSON.") from error
-            return [one for one in each if isinstance(one, dict)] if isinstance(each, list) else []
-    return _of_lines(text)
+    return _of_lines(cfg.read_text(path))
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _of_lines(text: str) -> list[dict[str, Any]]:

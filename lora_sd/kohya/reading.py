@@ -48,6 +48,7 @@ def read(path: Path, *, beside: bool) -> Given:
             return with_files(of_table(_json(path), path, folder))
         case ".sh" | ".bat" | ".cmd" | ".ps1" | ".txt":
             options, sdxl = command.options(cfg.read_text(path), shown(path.name))
+            _check_number(options, shown(path.name))
             return with_files(Given(options, sdxl=sdxl, beside=folder))
     raise ValueError(f"{shown(path.name)} is no file of settings; {SETTINGS_FILES} can be imported.")
 
@@ -62,6 +63,13 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{shown(path.name)} is not valid JSON{where}; mend that place.") from error
 
 
+def _check_number(options: Mapping[str, Any], name: str) -> None:
+    if len(options) > MOST_OPTIONS:
+        raise ValueError(
+            f"{name} has {len(options):,} settings, which no file of sd-scripts has; choose another."
+        )
+
+
 def of_table(table: Any, path: Path, folder: Path | None) -> Given:
     """The options in a table: of a dataset_config, of a preset, or by name, in sections or not."""
     name = shown(path.name)
@@ -70,10 +78,7 @@ def of_table(table: Any, path: Path, folder: Path | None) -> Given:
     if isinstance(table.get("datasets"), list):
         return Given({}, datasets=dict(table), complete=False, beside=folder)
     flat = flattened(table)
-    if len(flat) > MOST_OPTIONS:
-        raise ValueError(
-            f"{name} has {len(flat):,} settings, which no file of sd-scripts has; choose another."
-        )
+    _check_number(flat, name)
     if gui.is_preset(flat):
         found = gui.options(flat)
         return Given(
@@ -117,7 +122,5 @@ def look_for(given: Given, name: Any, option: str, *suffixes: str) -> Path | Non
     elsewhere = name.strip().startswith(("\\\\", "//"))  # another computer, which learns who looks
     places = [] if elsewhere else [asked, given.beside / asked]
     places += [given.beside / last] if last else []
-    places += [
-        place.with_name(place.name + suffix) for place in places for suffix in suffixes if not place.suffix
-    ]
+    places += [Path(f"{place}{suffix}") for place in places for suffix in suffixes if not place.suffix]
     return next((p for p in places if p.suffix.lower() in suffixes and p.is_file()), None)

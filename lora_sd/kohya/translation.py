@@ -11,6 +11,8 @@ from .notes import Kind, Note
 from .table import DATASET, NETWORK, OPTIONS, Option
 from .values import is_set
 
+NO_SUCH = "sd-scripts has no such option."
+MOST_HINTS = 40  # near names that are looked for, which takes some milliseconds each
 IDLE = ("False", "false", "0", "0.0")  # values that ask for nothing
 SETTINGS = {setting.name for setting in cfg.settings()}
 
@@ -79,14 +81,14 @@ class Translation:
 
     def finish(self, known: Mapping[str, Option]) -> None:
         """Whatever is left is unknown."""
-        for option, value in self.rest.items():
-            if is_set(value):
-                self.note(option, value, "unknown", near(option, known))
+        left = [(option, value) for option, value in self.rest.items() if is_set(value)]
+        for number, (option, value) in enumerate(left):
+            found = near(option, known) if number < MOST_HINTS else None
+            self.note(option, value, "unknown", f"did you mean {found}?" if found else NO_SUCH)
 
 
-def near(option: str, known: Mapping[str, Option]) -> str:
-    found = difflib.get_close_matches(option[:80], known, 1, 0.75)
-    return f"did you mean {found[0]}?" if found else "sd-scripts has no such option."
+def near(option: str, known: Mapping[str, Option]) -> str | None:
+    return next(iter(difflib.get_close_matches(option[:80], known, 1, 0.75)), None)
 
 
 def everything() -> dict[str, Option]:
