@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import gradio as gr
 
 from lora_sd import run
 
-from . import form, make_view, models, plan, reach, sheet, view
+from . import form, importing, make_view, models, plan, reach, sheet, view
 from .project import FIRST, Choices, Project, example, names, open_project
 from .sheet import Sheet
 from .view import node
@@ -38,6 +39,8 @@ class Page(NamedTuple):
     obstacle: gr.HTML
     changed: gr.HTML
     reset: gr.Button
+    import_file: gr.UploadButton
+    imported: gr.HTML
     settings: dict[str, gr.components.Component]
     automatic: gr.State
     command: gr.Textbox
@@ -58,7 +61,11 @@ class Page(NamedTuple):
         return [part.blur if isinstance(part, gr.Textbox | gr.Number) else part.input for part in parts]
 
     def outputs(self) -> list[gr.components.Component]:
-        own = [part for name, part in self._asdict().items() if name not in ("settings", "files", "folder")]
+        own = [
+            part
+            for name, part in self._asdict().items()
+            if name not in ("settings", "files", "folder", "import_file")
+        ]
         return [*own, self.files, self.folder, *self.settings.values()]
 
 
@@ -116,6 +123,7 @@ def opened(page: Page, project: Project) -> Updates:
         page.clear: gr.update(visible=facts.num_pictures > 0),
         page.files: gr.update(value=None, interactive=True),
         page.folder: "",
+        page.imported: None,
     } | replanned(page, facts)
 
 
@@ -163,6 +171,21 @@ def _follow(page: Page, values: Mapping[str, Any], show: Any) -> Updates:
 def reset(page: Page, values: Mapping[str, Any]) -> Updates:
     """Everything of Advanced back to automatic."""
     return replan(page, {**values, **form.show(values["automatic"])})
+
+
+def import_settings(page: Page, values: Mapping[str, Any]) -> Updates:
+    """Settings from a file of ours, of sd-scripts or kohya_ss, or of a LoRA; those that it does not name stay."""
+    try:
+        project, choices = chosen(values)
+        found = importing.read(Path(values["import_file"]), choices)
+        automatic = sheet.fill(project, found.choices).automatic
+        own = {name: value for name, value in found.choices.changes.items() if value != automatic[name]}
+        facts = sheet.fill(project, replace(found.choices, changes=own))
+    except ValueError as error:
+        return {page.imported: node("p", str(error), cls="obstacle")}
+    project.choose(facts.choices)
+    shown = {page.trigger: facts.trigger, page.base: gr.update(value=facts.base.source)}
+    return {page.imported: make_view.draw_imported(found)} | shown | replanned(page, facts)
 
 
 def add_files(page: Page, values: Mapping[str, Any]) -> Updates:
@@ -287,6 +310,15 @@ def build(*, remote: bool = False) -> Page:
             reset_button = gr.Button(
                 "Reset all", size="sm", visible=False, scale=0, min_width=120, elem_id="reset"
             )
+            import_button = gr.UploadButton(
+                "Import settings",
+                size="sm",
+                scale=0,
+                min_width=150,
+                elem_id="import",
+                file_types=importing.SUFFIXES,
+            )
+        imported = view.component("imported")
         settings = form.build()
     with gr.Accordion("Get another model", open=False, elem_id="get-model", elem_classes="fold"):
         gr.Markdown(
@@ -330,7 +362,7 @@ def build(*, remote: bool = False) -> Page:
         project=project, files=files, folder=folder, add_folder=add_folder_button, use_example=use_example,
         clear=clear_button, pictures=pictures, trigger=trigger, kind=kind, quality=quality, base=base,
         why_base=why_base, summary=summary, start=start_button, obstacle=obstacle, changed=changed,
-        reset=reset_button, settings=settings, automatic=automatic, command=command, python=python, toml=toml,
+        reset=reset_button, import_file=import_button, imported=imported, settings=settings, automatic=automatic, command=command, python=python, toml=toml,
         offer=offer, download=download, cancel_download=cancel_download, download_state=download_state,
     )  # fmt: skip
 
@@ -356,6 +388,9 @@ def wire(page: Page) -> None:
     gr.on([page.add_folder.click, page.folder.submit], lambda **values: add_folder(page, values), **taking)
     page.use_example.click(lambda: opened(page, example()), **waiting)
     page.clear.click(lambda **values: clear(page, values), inputs_kwargs=page.inputs(), **waiting)
+
+    importing_from = {**quiet, "inputs_kwargs": page.inputs() | {"import_file": page.import_file}}
+    page.import_file.upload(lambda **values: import_settings(page, values), **importing_from)
 
     page.download.click(begin_download, page.offer, api_visibility="private", show_progress="hidden")
     page.cancel_download.click(models.current.cancel, api_visibility="private", queue=False)

@@ -4,7 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from lora_sd.kohya.notes import HEADINGS
+
 from . import form, models, plan, view
+from .importing import Found
 from .project import Project
 from .sheet import Sheet
 from .uploads import Skipped, thumbnail
@@ -46,9 +49,22 @@ def draw_changed(facts: Sheet) -> Node:
     return node("div", node("p", f"{len(changes)} changed by you:"), node("ul", *items), cls="changed")
 
 
+def draw_imported(found: Found) -> Node:
+    """What became of the settings of a file: those that need a look, and how many were taken over as they are."""
+    parts: list[Node] = []
+    for kind, heading in HEADINGS.items():
+        notes = [note for note in found.notes if note.kind == kind]
+        if notes and kind == "taken":
+            parts.append(node("p", f"{heading}: {len(notes)}."))
+        elif notes:
+            items = (node("li", node("b", note.title), f": {note.words}") for note in notes)
+            parts += [node("p", f"{heading}:"), node("ul", *items)]
+    return node("div", *parts, cls="imported")
+
+
 def _word(value: Any) -> str:
     if isinstance(value, list):
-        return " · ".join(value) or "nothing"
+        return " · ".join(map(str, value)) or "nothing"
     if isinstance(value, dict):
         return " · ".join(f"{name} = {part}" for name, part in value.items()) or "nothing"
     return {None: form.AUTOMATIC, "": "nothing", True: "on", False: "off"}.get(value, str(value))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import TrainConfig as TrainConfig
+    from .kohya import load as import_config  # noqa: F401
     from .lora.formats import save_lora as save_lora
     from .lora.metadata import inspect as inspect
     from .models.load import load as load_model  # noqa: F401
@@ -31,6 +32,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 _HOMES = {
     "TrainConfig": ("config", "TrainConfig"),
     "load_config": ("config", "load"),
+    "import_config": ("kohya", "load"),
     "train": ("training.train", "train"),
     "resume": ("training.train", "resume"),
     "generate": ("sample", "generate"),

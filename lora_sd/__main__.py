@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|resume|pause|stop|queue|generate|inspect|download|doctor`.
+"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|inspect|download|doctor`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import config as cfg
-from . import errors, flags, lock, run, signals
+from . import errors, files, flags, lock, run, signals
 from . import queue as line
 from .events import Failed
 from .recorder import Recorder
@@ -42,6 +42,27 @@ def _preset(file: str) -> Path:
     """A settings file, or the name of a shipped preset."""
     shipped = Path(__file__).parent / "presets" / f"{Path(file).stem}.toml"
     return shipped if not os.path.exists(file) and os.path.exists(shipped) else Path(file)
+
+
+def import_settings(arguments: list[str]) -> int:
+    """Settings of sd-scripts or kohya_ss, or those in a LoRA's header, as ours: FILE [-o OURS.toml]."""
+    from . import kohya
+
+    rest = list(arguments)
+    out = _taken(rest, "-o", "")
+    if len(rest) != 1 or (out == "" and len(rest) != len(arguments)):
+        raise ValueError("Give one settings file: lora_sd import FILE [-o OURS.toml].")
+    imported = kohya.load(rest[0])
+    text = cfg.dumps(imported.config, brief=True)
+    if out:
+        if os.path.exists(out):
+            raise ValueError(f"{out} is there already; choose another name for -o.")
+        files.write_text(Path(out), text)
+    else:
+        print(text, end="")
+    if imported.notes:
+        print(kohya.report(imported.notes), file=sys.stderr)
+    return DONE
 
 
 def resume(arguments: list[str]) -> int:
@@ -300,6 +321,7 @@ def doctor(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "import": import_settings,
     "resume": resume,
     "pause": ask("pause"),
     "stop": ask("stop"),

@@ -72,9 +72,9 @@ def differences(config: TrainConfig) -> dict[str, Any]:
     return {s.name: get(config, s.name) for s in settings() if get(config, s.name) != get(default, s.name)}
 
 
-def dumps(config: TrainConfig) -> str:
-    """TOML of every setting; those that are None (automatic) are left out, for TOML has no null."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+def dumps(config: TrainConfig, *, brief: bool = False) -> str:
+    """TOML of every setting, or only of those not at their default; None (automatic) is left out, for TOML has no null."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True, exclude_defaults=brief))
 
 
 def load(path: str | Path) -> TrainConfig:
@@ -85,10 +85,11 @@ def load(path: str | Path) -> TrainConfig:
     path = typed(str(path), "The settings file")
     if not path.is_file():
         raise ValueError(f"There is no settings file at {shown(path)}; check its spelling.")
-    return parse(_read(path), folder=path.resolve().parent)
+    return parse(read_toml(path), folder=path.resolve().parent)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_text(path: Path, kind: str = "text") -> str:
+    """The text of a settings file of that kind. ValueError where it is too long, or not UTF-8."""
     name = shown(path.name)
     with open(path, "rb") as file:
         data = file.read(MOST_BYTES + 1)
@@ -97,12 +98,18 @@ def _read(path: Path) -> dict[str, Any]:
             f"{name} has more than {MOST_BYTES:,} bytes, which no settings file has; choose another."
         )
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not a {kind} file in UTF-8; save it with that encoding.") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file. ValueError with one sentence where it is none."""
+    name, text = shown(path.name), read_text(path, "TOML")
+    try:
         if DEEP.search(text):  # Python's reader takes minutes for it
             raise RecursionError
         return tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not a TOML file in UTF-8; save it with that encoding.") from error
     except RecursionError as error:
         raise ValueError(
             f"{name} is not a TOML file of settings: it is nested too deeply; mend it."

@@ -1,12 +1,13 @@
 """Bad settings: TOML with surprises, values no one means, and flags."""
 
+import json
 import os
 from pathlib import Path
 
 from bad import bad, write
 
 from lora_sd import config as cfg
-from lora_sd import flags
+from lora_sd import flags, kohya
 from lora_sd.__main__ import train
 from lora_sd.training.ready import check_adapter
 
@@ -294,3 +295,74 @@ def a_folder_of_several_that_is_half_JSON(folder):
 @bad("data.regularisation_draw", "it needs data.regularisation_caption")
 def regularisation_pictures_to_draw_of_nothing(folder):
     cfg.parse({"data": {"regularisation_draw": 10}})
+
+
+def theirs(folder: Path, name: str, text: str | bytes) -> None:
+    kohya.load(write(folder / name, text))
+
+
+@bad("gone.json", "There is no settings file")
+def a_file_to_import_that_is_not_there(folder):
+    kohya.load(folder / "gone.json")
+
+
+@bad("cat.png", "is no file of settings")
+def a_picture_to_import_settings_from(folder):
+    theirs(folder, "cat.png", b"\x89PNG")
+
+
+@bad("recipe.toml", "has no setting of sd-scripts or kohya_ss")
+def a_file_to_import_of_something_else(folder):
+    theirs(folder, "recipe.toml", "[flour]\ngrams = 500")
+
+
+@bad("preset.json", "is not valid JSON (line 2)")
+def a_preset_that_is_cut_off(folder):
+    theirs(folder, "preset.json", '{"LoRA_type": "Standard",\n"network_dim"')
+
+
+@bad("preset.json", "is not valid JSON")
+def a_preset_nested_50_000_deep(folder):
+    theirs(folder, "preset.json", "[" * 50_000)
+
+
+@bad("preset.json", "is no table of settings")
+def a_preset_that_is_a_list(folder):
+    theirs(folder, "preset.json", "[1, 2]")
+
+
+@bad("preset.json", "has 2,000 settings")
+def a_preset_of_2_000_settings(folder):
+    theirs(folder, "preset.json", json.dumps(dict.fromkeys(map(str, range(2000)), 1)))
+
+
+@bad("for Flux", "only those for Stable Diffusion 1.x, 2.x and SDXL")
+def a_preset_for_Flux(folder):
+    theirs(folder, "preset.json", '{"LoRA_type": "Flux1", "flux1_checkbox": true}')
+
+
+@bad("networks.lora_flux", "is for other models")
+def settings_of_sd_scripts_for_Flux(folder):
+    theirs(folder, "flux.toml", 'network_module = "networks.lora_flux"\nnetwork_dim = 8')
+
+
+@bad("flux_train_network.py", "only those of train_network.py")
+def a_command_that_trains_another_model(folder):
+    theirs(folder, "train.sh", "accelerate launch flux_train_network.py --network_dim 8")
+
+
+@bad("notes.txt", "has no command of sd-scripts")
+def notes_without_a_command(folder):
+    theirs(folder, "notes.txt", "buy milk")
+
+
+@bad("data sets", "each must be a table of settings")
+def data_sets_that_are_numbers(folder):
+    theirs(folder, "sets.toml", "datasets = [1, 2]")
+
+
+@bad("cat.safetensors", "does not tell how it was made")
+def a_LoRA_that_does_not_tell_how_it_was_made(folder):
+    entry = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+    header = json.dumps({"lora_unet_a.lora_down.weight": entry}).encode()
+    theirs(folder, "cat.safetensors", len(header).to_bytes(8, "little") + header + bytes(24))

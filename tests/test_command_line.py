@@ -154,3 +154,22 @@ def test_importing_the_package_does_not_import_torch():
         "import sys, lora_sd, lora_sd.config, lora_sd.run, lora_sd.__main__; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_settings_of_sd_scripts_are_printed_or_written_as_ours(tmp_path, capsys):
+    theirs, ours = tmp_path / "theirs.toml", tmp_path / "ours.toml"
+    theirs.write_text('network_dim = 8\ntrain_data_dir = "cats"\nxformers = true')
+    assert cli.main(["import", str(theirs)]) == 0
+    told = capsys.readouterr()
+    assert "Ignored (1):\n  xformers = true: attention" in told.err
+    assert cli.main(["import", str(theirs), "-o", str(ours)]) == 0
+    assert ours.read_text() == told.out and capsys.readouterr().out == ""
+    config = cfg.load(ours)
+    assert (config.lora.rank, config.data.images) == (8, str(tmp_path / "cats"))
+    for wrong in (
+        ["import"],
+        ["import", "-o"],
+        ["import", str(theirs), "-o"],
+        ["import", str(theirs), "-o", str(ours)],
+    ):
+        assert cli.main(wrong) == 2

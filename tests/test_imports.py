@@ -23,6 +23,7 @@ OURS = {
     "lora_sd.errors": "",
     "lora_sd.files": "",
     "lora_sd.flags": "config settings",
+    "lora_sd.kohya": "kohya config settings paths lora.inspection",
     "lora_sd.run": "config events files lock",
     "lora_sd.lock": "",
     "lora_sd.queue": "config files lock run",
@@ -58,7 +59,7 @@ OURS = {
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
     "lora_sd.training.schedules": "",
-    "app": "app files config settings flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "app": "app files config kohya settings flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
@@ -74,7 +75,7 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
+    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
     "lora_sd.models.download lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()

@@ -64,7 +64,8 @@ NO_FILE = ("NOFILE", "NOFILE")  # what sd-scripts writes for the hashes of a bas
 # What stays in a file "without training details": enough to be recognised, named and used.
 MINIMAL = (
     "modelspec.",
-    "lora_sd.",
+    "lora_sd.base",
+    "lora_sd.family",
     "ss_v2",
     "ss_base_model_version",
     "ss_output_name",
@@ -270,13 +271,14 @@ def _data(training: Training) -> dict[str, Any]:
         "ss_bucket_no_upscale": False,
         "ss_min_bucket_reso": min(sides),
         "ss_max_bucket_reso": max(sides),
-        "ss_dataset_dirs": json.dumps(_folders(training.examples)),
+        "ss_dataset_dirs": json.dumps(folders(training.examples)),
         "ss_tag_frequency": json.dumps(tag_frequency(training.examples), ensure_ascii=False),
         "ss_bucket_info": json.dumps(_bucket_info(training)),
     }
 
 
-def _folders(examples: Sequence[tuple[str, int, str]]) -> dict[str, dict[str, int]]:
+def folders(examples: Sequence[tuple[str, int, str]]) -> dict[str, dict[str, int]]:
+    """How many pictures each folder has, and how often they count."""
     counts = Counter(folder for folder, _, _ in examples)
     return {
         folder: {"n_repeats": repeats, "img_count": counts[folder]}

@@ -1,16 +1,18 @@
 """The header of a LoRA file: how it was trained, as far as output.metadata lets it tell."""
 
+import json
 import time
 from typing import Any
 
 import torch
 
+from .. import config as cfg
 from .. import run
 from ..config import TrainConfig
 from ..lora import layers, metadata
 from ..models.family import Models
 from ..settings import LoraSettings
-from . import groups
+from . import cadence, groups, optim, world
 from .prepare import Dataset
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -31,7 +33,8 @@ def describe(
 ) -> dict[str, str]:
     """The header of the file of `step`. `held_out` counts pictures, `warmup` steps; times are seconds since 1970."""
     kind = type(optimizer)
-    arguments = {"weight_decay": config.optim.weight_decay, **config.optim.arguments}
+    usual = optim.kind_of(config.optim.optimizer).arguments
+    arguments = {"weight_decay": config.optim.weight_decay, **usual, **config.optim.arguments}
     listed = ",".join(f"{name}={value}" for name, value in arguments.items())  # as sd-scripts writes them
     told = metadata.Training(
         base=config.model.base,
@@ -49,6 +52,7 @@ def describe(
         steps=config.optim.steps,
         batches_per_epoch=data.batches_per_epoch(config.optim.batch_size),
         batch_size=config.optim.batch_size,
+        devices=world.told().size,
         accumulation=config.optim.accumulation,
         learning_rate=config.optim.learning_rate,
         encoder_rates=groups.encoder_rates(list(models.parts()), config.optim.text_encoder_rate),
@@ -74,12 +78,11 @@ def describe(
         max_norm=config.lora.max_norm,
         network_args=network_args(config.lora),
         precision=PRECISIONS[models.dtype],
-        examples=[
-            (e.path.parent.name, e.repeats, data.text(i)) for i, e in enumerate(data.examples) if not e.prior
-        ],
+        checkpointing=models.unet.is_gradient_checkpointing,
+        examples=_told(data, prior=False),
         held_out=held_out,
         buckets=data.bucket_counts(),
-        options=_options(config, data),
+        options=_options(config, models, data),
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
@@ -97,9 +100,18 @@ def network_args(settings: LoraSettings) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value}
 
 
-def _options(config: TrainConfig, data: Dataset) -> dict[str, Any]:
-    """What was done to captions and pictures, by sd-scripts' names."""
+def _told(data: Dataset, *, prior: bool) -> list[tuple[str, int, str]]:
+    """Folder's name, repeats and caption of every picture, of those for regularisation or of the others."""
+    return [
+        (e.path.parent.name, e.repeats, data.text(i)) for i, e in enumerate(data.examples) if e.prior == prior
+    ]
+
+
+def _options(config: TrainConfig, models: Models, data: Dataset) -> dict[str, Any]:
+    """What was done to captions and pictures, by sd-scripts' names; and our own settings."""
+    resolution = config.data.resolution or models.resolution
     return {
+        "ss_network_module": "networks.lora" if config.lora.train_down else "networks.lora_fa",
         "ss_flip_aug": any(example.flip for example in data.examples),
         "ss_random_crop": data.crops > 1,
         "ss_enable_bucket": config.data.buckets,
@@ -110,4 +122,28 @@ def _options(config: TrainConfig, data: Dataset) -> dict[str, Any]:
         "ss_caption_tag_dropout_rate": config.captions.tag_dropout,
         "ss_prior_loss_weight": config.data.regularisation_weight,
         "ss_num_reg_images": sum(example.repeats for example in data.examples if example.prior),
+        "ss_reg_dataset_dirs": json.dumps(metadata.folders(_told(data, prior=True))),
+        "ss_min_bucket_reso": config.data.bucket_min or resolution // 2,
+        "ss_max_bucket_reso": config.data.bucket_max or 2 * resolution,
+        **_validation(config, data),
+        "lora_sd.settings": json.dumps(own_settings(config), ensure_ascii=False),
     }
+
+
+def _validation(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    if not config.validate.split and not config.validate.images:
+        return {}
+    per_epoch = max(1, data.batches_per_epoch(config.optim.batch_size) // config.optim.accumulation)
+    every = cadence.steps_of(config.validate.every, total=config.optim.steps, per_epoch=per_epoch)
+    return {
+        "ss_validation_split": config.validate.split,
+        "ss_validation_seed": config.seed,
+        "ss_validate_every_n_steps": every or None,
+    }
+
+
+def own_settings(config: TrainConfig) -> dict[str, Any]:
+    """What is not at its default, but for places on this computer and what previews show."""
+    private = (*cfg.PATHS, "data.folders", "preview.", "output.", "save.")
+    found = cfg.differences(config)
+    return {name: value for name, value in found.items() if not name.startswith(private)}

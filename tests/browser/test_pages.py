@@ -1,6 +1,7 @@
 """What the pages show without a training: old runs, hostile words, small screens, a second tab, a restart."""
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -95,3 +96,21 @@ def test_a_zip_that_points_outside_and_a_damaged_picture_are_told_and_the_rest_i
     page.reload()
     expect(page.locator("#pictures")).to_contain_text("2 left out")
     expect(page.locator("#pictures img")).to_have_count(1)
+
+
+def test_settings_of_another_program_fill_the_form_and_what_was_left_out_is_told(app, page, tmp_path):
+    from playwright.sync_api import expect
+
+    preset = {"LoRA_type": "Standard", "network_dim": 24, "max_train_steps": 77, HOSTILE: 3}
+    (tmp_path / "preset.json").write_text(json.dumps(preset))
+    page.goto(app.url)
+    page.get_by_role("button", name="Advanced").click()
+    expect(page.locator("#set-lora-rank input")).to_be_visible()
+    with page.expect_file_chooser() as chooser:
+        page.locator("#import").click()
+    chooser.value.set_files(tmp_path / "preset.json")
+    expect(page.locator("#imported")).to_contain_text(HOSTILE)
+    expect(page.locator("#set-lora-rank input")).to_have_value("24")
+    expect(page.locator("#set-optim-steps input")).to_have_value("77")
+    expect(page.locator("#summary")).to_contain_text("77 steps")
+    expect(page.locator("body")).not_to_have_id("broken")
