@@ -21,7 +21,7 @@ from lora_sd import kohya
 from lora_sd.kohya import blocks, command, header, optimizers, prompts, table, values
 from lora_sd.lora.layers import named_layers
 from lora_sd.lora.names import kohya_name
-from lora_sd.lora.targets import resolve
+from lora_sd.lora.targets import resolve, scales
 from lora_sd.models.family import FAMILIES
 from lora_sd.training import optim
 
@@ -698,7 +698,40 @@ def test_blocks_that_are_all_as_strong_are_exact(tmp_path):
         f'"block_alphas={",".join(["2", "4"] * 12)},2"]\nnetwork_train_unet_only = true'
     )
     found = imported(tmp_path, text)
-    assert found.config.lora.alpha == 4.0 and not said(found.notes, "differs")
+    lora, parts = found.config.lora, real_parts("sd15")
+    assert not said(found.notes, "differs")
+    ranks = resolve(parts, lora.targets, rank=lora.rank, patterns=lora.ranks)
+    strengths = scales(parts, ranks, rank=lora.rank, alpha=lora.alpha, patterns=lora.alphas)
+    assert set(strengths.values()) == {0.5}
+
+
+def test_alphas_by_block_are_those_of_kohyas_numbering(tmp_path):
+    alphas, conv_alphas = [i + 1 for i in range(25)], [i + 30 for i in range(25)]
+    text = (
+        'network_dim = 64\nnetwork_alpha = 32\nnetwork_args = ["conv_dim=32", '
+        f'"block_dims={",".join(["8"] * 25)}", "block_alphas={",".join(map(str, alphas))}", '
+        f'"conv_block_alphas={",".join(map(str, conv_alphas))}"]\nnetwork_train_unet_only = true'
+    )
+    lora, parts = imported(tmp_path, text).config.lora, real_parts("sd15")
+    options = {"rank": lora.rank, "conv_rank": lora.conv_rank}
+    ranks = resolve(parts, lora.targets, patterns=lora.ranks, **options)
+    strengths = scales(
+        parts, ranks, alpha=lora.alpha, conv_alpha=lora.conv_alpha, patterns=lora.alphas, **options
+    )
+    layers = named_layers(parts)
+    for name, strength in strengths.items():
+        wide = layers[name].weight[0, 0].numel() > 1
+        index = index_of(kohya_name(name, FAMILIES["sd15"]))
+        assert strength == (conv_alphas[index] / 32 if wide else alphas[index] / 8), name
+
+
+@pytest.mark.parametrize(
+    "of, kind", [("", "output"), ("wd_on_output=True", "output"), ("wd_on_output=False", "input")]
+)
+def test_dora_is_that_of_lycoris(tmp_path, of, kind):
+    args = ", ".join(f'"{arg}"' for arg in ("dora_wd=True", of) if arg)
+    found = imported(tmp_path, f'network_module = "lycoris.kohya"\nnetwork_args = [{args}]')
+    assert found.config.lora.dora == kind
 
 
 # -- previews ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Ranks by block, which sd-scripts has as lists of 25 numbers (SDXL: 23) → patterns of layer names (lora.ranks)."""
+"""Ranks by block, which sd-scripts has as lists of 25 numbers (SDXL: 23) → patterns of layer names (lora.ranks, lora.alphas)."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ class Block(NamedTuple):
     resnets: list[str]
     samplers: list[str]
 
-    def patterns(self, rank: int, conv_rank: int | None) -> dict[str, int]:
-        """The ranks of its layers; `conv_rank` is that of convolutions, which have none where it is None."""
+    def patterns(self, rank: float, conv_rank: float | None) -> dict[str, float]:
+        """The ranks, or alphas, of its layers; `conv_rank` is that of convolutions, which don't learn where it is None."""
         found = {f"unet.{name}.*": rank for name in self.attentions}
         if conv_rank is not None:
             found |= {f"unet.{name}.*": rank for name in self.resnets}
@@ -90,7 +90,7 @@ def usual_convolution(work: Translation) -> tuple[int, float]:
 
 
 def translate(work: Translation, sdxl: bool | None) -> None:
-    """Lists of ranks and weights become patterns. Exact where all blocks are as strong for their rank, and none slower."""
+    """Lists of ranks, alphas and weights become patterns: exact, but for rates between 0 and the whole one."""
     options = (*LISTS, *WEIGHTS, "block_lr_zero_threshold")
     given = {name: value for name in options if is_set(value := work.rest.pop(name, None))}
     if not given or "unet.*" in work.config.lora.ranks:  # which leaves out all of the U-Net
@@ -103,14 +103,13 @@ def translate(work: Translation, sdxl: bool | None) -> None:
         return
     lora = work.config.lora
     but = []
-    if len(found.strengths) == 1 and not lora.text_encoders:
-        work.set(name, value, "lora.alpha", found.strengths.pop() * lora.rank)
-    conv = {lora.conv_alpha / lora.conv_rank} if lora.conv_rank else set()
-    if found.strengths - {(lora.alpha or lora.rank / 2) / lora.rank} or found.conv_strengths - conv:
-        but.append("all blocks are as strong as network_alpha / network_dim (conv_alpha / conv_dim) here")
     if set(found.factors) - {0.0, 1.0}:
         but.append("all blocks learn at one rate here, but those with weight 0 are left out")
-    work.set(name, value, "lora.ranks", found.table(lora.rank, lora.conv_rank), "; ".join(but))
+    work.set(name, value, "lora.ranks", found.ranks(lora.rank, lora.conv_rank), "; ".join(but))
+    usual = (lora.alpha or lora.rank / 2) / lora.rank
+    conv_usual = lora.conv_alpha / lora.conv_rank if lora.conv_rank and lora.conv_alpha else usual
+    if alphas := found.alphas_apart(usual, conv_usual, bool(lora.conv_rank)):
+        work.set(name, value, "lora.alphas", alphas)
 
 
 class Lists(NamedTuple):
@@ -119,12 +118,26 @@ class Lists(NamedTuple):
     dims: list[int]
     conv_dims: list[int]
     factors: list[float]
-    strengths: set[float]  # alpha / rank of all blocks that learn
-    conv_strengths: set[float]
+    alphas: list[float]
+    conv_alphas: list[float]
 
-    def table(self, rank: int, conv_rank: int) -> dict[str, int]:
+    def alphas_apart(self, usual: float, conv_usual: float, conv: bool) -> dict[str, float]:
+        """The alphas of blocks that are not as strong for their rank as `usual`; an alpha of 0 is the rank there."""
+        found: dict[str, float] = {}
+        for index, factor in enumerate(self.factors):
+            dim, conv_dim = self.dims[index], self.conv_dims[index] if conv else 0
+            alpha, conv_alpha = self.alphas[index] or dim, self.conv_alphas[index] or conv_dim
+            apart = alpha != usual * dim or (conv_dim and conv_alpha != conv_usual * conv_dim)
+            if factor and apart:
+                place = block(index, len(self.dims))
+                learns = place.patterns(dim, conv_dim if conv else None)
+                alphas = place.patterns(alpha, conv_alpha if conv else None)
+                found |= {pattern: value for pattern, value in alphas.items() if learns[pattern]}
+        return found
+
+    def ranks(self, rank: int, conv_rank: int) -> dict[str, float]:
         """The patterns of blocks that are not as the rest."""
-        found: dict[str, int] = {}
+        found: dict[str, float] = {}
         for index, (dim, conv_dim, factor) in enumerate(
             zip(self.dims, self.conv_dims, self.factors, strict=True)
         ):
@@ -150,18 +163,7 @@ def _read(given: dict[str, Any], work: Translation, sdxl: bool | None) -> Lists:
     conv_dims = [whole(value) for value in lists.get("conv_block_dims", [lora.conv_rank] * count)]
     alphas = lists.get("block_alphas", [lora.alpha or lora.rank / 2] * count)
     conv_alphas = lists.get("conv_block_alphas", [lora.conv_alpha] * count)  # conv_alpha there, too
-    return Lists(
-        dims,
-        conv_dims,
-        factors,
-        _strengths(alphas, dims, factors),
-        _strengths(conv_alphas, conv_dims, factors),
-    )
-
-
-def _strengths(alphas: list[float], dims: list[int], factors: list[float]) -> set[float]:
-    """alpha / rank of the blocks that learn; an alpha of 0 is the rank there."""
-    return {(a or d) / d for a, d, factor in zip(alphas, dims, factors, strict=True) if d and factor}
+    return Lists(dims, conv_dims, factors, alphas, conv_alphas)
 
 
 def _weights(value: Any) -> list[float]:

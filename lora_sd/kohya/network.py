@@ -7,7 +7,7 @@ from ..paths import shown
 from . import blocks, rates
 from .table import NETWORK
 from .translation import Translation
-from .values import decimal, pairs, whole, word
+from .values import decimal, flag, pairs, whole, word
 
 PLAIN = ("lora", "locon")  # of LyCORIS's algorithms
 OTHER_MODELS = re.compile(r"networks\.\w+_(?!fa$)\w+")
@@ -32,6 +32,7 @@ def translate(work: Translation, sdxl: bool | None) -> None:
     _convolutions(work, module, lycoris, rank, alpha)
     blocks.translate(work, sdxl)
     _loraplus(work)
+    _magnitudes(work)
     if work.has("dropout"):
         work.rest["network_dropout"] = work.rest.pop("dropout")
     work.one_by_one({name: option for name, option in NETWORK.items() if name != "dropout"})
@@ -111,6 +112,14 @@ def _convolutions(work: Translation, module: Any, lycoris: bool, rank: int, alph
     work.set("conv_dim", given_rank, "lora.conv_rank", conv_rank)
     conv_alpha = 1.0 if conv_alpha is None else conv_alpha or float(conv_rank)
     work.set("conv_alpha", given_alpha, "lora.conv_alpha", conv_alpha)
+
+
+def _magnitudes(work: Translation) -> None:
+    """DoRA, which LyCORIS has of outputs unless told."""
+    given = work.rest.get("dora_wd")
+    wanted, of_outputs = work.take("dora_wd", flag), work.take("wd_on_output", flag)
+    if wanted:
+        work.set("dora_wd", given, "lora.dora", "input" if of_outputs is False else "output")
 
 
 def _loraplus(work: Translation) -> None:

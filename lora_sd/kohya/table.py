@@ -41,6 +41,10 @@ def prediction(value: Any) -> str | None:
     return "v_prediction" if flag(value) else None
 
 
+def zero_snr(value: Any) -> bool | None:
+    return flag(value) or None  # off there is the default, also for models that have it; here they are found
+
+
 def clip_skip(value: Any) -> int | None:
     return None if whole(value) <= 1 else whole(value)
 
@@ -115,7 +119,7 @@ OPTIONS: dict[str, Option] = {
     "v2": nothing("the family is read from the model"),
     "vae": nothing("the VAE of the model is used"),
     "no_half_vae": nothing("the VAE never works in fp16 here"),
-    "zero_terminal_snr": nothing("the schedule of noise is read from the model, as its maker rescaled it"),
+    "zero_terminal_snr": same("model.zero_snr", zero_snr),
     "base_weights": nothing("merge those LoRAs into the model first"),
     "base_weights_multiplier": nothing("merge those LoRAs into the model first"),
     "tokenizer_cache_dir": nothing("the tokenizers come with the program"),
@@ -340,20 +344,22 @@ NETWORK: dict[str, Option] = {
     "loraplus_unet_lr_ratio": part("lora.plus_ratio"),
     "loraplus_text_encoder_lr_ratio": part("lora.plus_ratio"),
     "block_dims": part("lora.ranks"),
-    "block_alphas": part("lora.ranks"),
+    "block_alphas": part("lora.alphas"),
     "conv_block_dims": part("lora.ranks"),
-    "conv_block_alphas": part("lora.ranks"),
+    "conv_block_alphas": part("lora.alphas"),
     "down_lr_weight": part("lora.ranks"),
     "mid_lr_weight": part("lora.ranks"),
     "up_lr_weight": part("lora.ranks"),
     "block_lr_zero_threshold": part("lora.ranks"),
     "algo": nothing("a plain LoRA is trained, which every program reads"),
     "preset": part("lora.targets"),
+    "dora_wd": part("lora.dora"),
+    "wd_on_output": part("lora.dora"),
     "rs_lora": same("lora.rank_stabilized", flag),
     "unit": nothing("a LoRA of the whole rank is trained; it can be made smaller afterwards"),
     **dict.fromkeys(
         (
-            *("dora_wd", "wd_on_output", "use_tucker", "use_cp", "use_conv_cp", "use_scalar", "train_norm"),
+            *("use_tucker", "use_cp", "use_conv_cp", "use_scalar", "train_norm"),
             *("rank_dropout_scale", "factor", "decompose_both", "full_matrix", "unbalanced_factorization"),
             *("block_size", "constraint", "rescaled", "bypass_mode", "train_on_input"),
         ),
