@@ -108,9 +108,7 @@ class Project:
 
     def _write(self, **values: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(
-            self.folder / "project.json", json.dumps({**self._read(), **values}, ensure_ascii=False)
-        )
+        write_text(self.folder / "project.json", json.dumps({**self._read(), **values}, ensure_ascii=False))
 
 
 def open_project(name: str | None) -> Project:

@@ -70,7 +70,9 @@ def test_the_parts_of_two_processes_are_the_whole(how):
     whole = batch(5)
     [alone] = made([some(whole, list(range(5)))], how)
     [first], [second] = made([some(whole, [0, 2, 4])], how), made([some(whole, [1, 3])], how)
-    for name in ("latents", "noise", "t", "sizes", "shares", "masks") + ("perturbation",) * (how is EVERYTHING):
+    for name in ("latents", "noise", "t", "sizes", "shares", "masks") + ("perturbation",) * (
+        how is EVERYTHING
+    ):
         joined = torch.cat([getattr(first, name), getattr(second, name)])
         assert torch.equal(joined[[0, 3, 1, 4, 2]], getattr(alone, name))
 

@@ -9,13 +9,15 @@ from typing import Literal
 from .adapter import LoraSettings
 from .model import ModelSettings
 from .noise import LossSettings, NoiseSettings
-from .optim import OptimSettings
+from .optim import LENGTHS, MOST_STEPS, OptimSettings
 from .pictures import CaptionSettings, DataSettings, Folder
 from .running import MachineSettings, OutputSettings, PreviewSettings, SaveSettings, ValidateSettings
 from .setting import MINUTES, Section, argument, setting
 
 __all__ = [
+    "LENGTHS",
     "MINUTES",
+    "MOST_STEPS",
     "PATHS",
     "CaptionSettings",
     "DataSettings",

@@ -26,10 +26,11 @@ def describe(
     base_hashes: tuple[str, str],
     optimizer: torch.optim.Optimizer,
     warmup: int,
+    total: int,
     started_at: float,
     step: int,
 ) -> dict[str, str]:
-    """The header of the file of `step`. `held_out` counts pictures, `warmup` steps; times are seconds since 1970."""
+    """The header of the file of `step`. `held_out` counts pictures, `warmup` and `total` steps; times are seconds since 1970."""
     kind = type(optimizer)
     arguments = {"weight_decay": config.optim.weight_decay, **config.optim.arguments}
     listed = ",".join(f"{name}={value}" for name, value in arguments.items())  # as sd-scripts writes them
@@ -45,7 +46,7 @@ def describe(
         started_at=started_at,
         finished_at=time.time(),
         step=step,
-        steps=config.optim.steps,
+        steps=total,
         batches_per_epoch=data.batches_per_epoch(config.optim.batch_size),
         batch_size=config.optim.batch_size,
         accumulation=config.optim.accumulation,

@@ -49,11 +49,11 @@ def resume(
     folder: Path | str,
     on_event: OnEvent | None = None,
     *,
-    extend: int = 0,
+    extend: int | str = 0,
     changes: Mapping[str, Any] | None = None,
     accept_changes: bool = False,
 ) -> Path:
-    """Go on with the run of `folder`, `extend` steps longer than it was to be; gives its LoRA file, as `train` does.
+    """Go on with the run of `folder`, `extend` steps (or "2 epochs") longer than it was to be; gives its LoRA file, as `train` does.
 
     `changes` are other settings, by dotted name; those that change the mathematics need `accept_changes`.
     """
@@ -67,15 +67,18 @@ def _recorded(
 ) -> Path:
     """The run as its first process has it: what happens is written down, and told to `on_event`."""
     here.agree(str(folder))
-    recorder = Recorder(folder, config.optim.steps)
 
     def tell(event: Event) -> None:
         recorder(event)
         if on_event:
             on_event(event)
 
+    trainer = Trainer(
+        config, folder, tell, here, accept_changes
+    )  # before the recorder writes how long the run is now
+    recorder = Recorder(folder, config.optim.known_steps)
     try:
-        return Trainer(config, folder, tell, here, accept_changes).go()
+        return trainer.go()
     except Stopped:
         tell(Finished(step=recorder.state.step, path="", stopped=True))
         raise
