@@ -263,3 +263,28 @@ def a_folder_of_several_with_NUL_in_its_name(folder):
 @bad("data.folders.0", "write a path, or JSON")
 def a_folder_of_several_that_is_half_JSON(folder):
     flags.parse(["--data.folders", '{"path": '], cfg.TrainConfig())
+
+
+@bad("optim.epochs", "a run has one length")
+def a_length_in_steps_and_in_epochs(folder):
+    toml(folder, "[optim]\nsteps = 100\nepochs = 2")
+
+
+@bad("save.keep_best", "no held-out loss is measured")
+def the_best_file_without_anything_to_measure_it_by(folder):
+    toml(folder, "[save]\nkeep_best = true")
+
+
+@bad("save.every", "write a number of steps")
+def a_number_of_hours(folder):
+    toml(folder, '[save]\nevery = "2 hours"')
+
+
+@bad("optim.warmup", "write a number of steps")
+def a_warm_up_in_minutes(folder):
+    toml(folder, '[optim]\nwarmup = "2 minutes"')
+
+
+@bad("output.trackers", "must be")
+def a_tracker_that_is_not_known(folder):
+    toml(folder, '[output]\ntrackers = ["paper"]')
