@@ -139,7 +139,8 @@ def test_a_run_in_epochs_is_that_of_as_many_steps_also_stopped_and_made_longer(t
     longer = resume(folder, extend="1 epoch")
     assert body(longer) == body(plain)
     assert "This run was to have 4 steps and now has 6." in notes(folder)
-    assert [path.name for path in run.checkpoints(folder)] == ["lora-000004.safetensors", "lora.safetensors"]
+    names = [path.name for path in run.checkpoints(folder)]
+    assert names == ["lora-000003.safetensors", "lora-000004.safetensors", "lora.safetensors"]
     assert cfg.load(folder / "config.toml").optim.epochs == 3
     resume(folder, extend=1)
     assert cfg.load(folder / "config.toml").optim.steps == 7 and run.read_state(folder).total == 7
