@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config as cfg
-from .. import errors, length, run, signals
+from .. import errors, length, rates, run, signals
 from ..config import TrainConfig
 from ..events import Finished, OnEvent, Step
 from ..files import write_text
@@ -165,7 +165,7 @@ class Trainer:
     def teach(self) -> Path:
         self.voice.say("training", "Training")
         if self.done == 0:
-            self.voice.note(f"{length.sentence(self.config.optim, self.ready.epoch)}.")
+            self.say_what_to_expect()
             self.tell(Step(step=0, total=self.total, held_out=self.measure()))
             if self.previewing.ever:
                 self.preview(0)
@@ -176,6 +176,15 @@ class Trainer:
         except Exception:
             self.keep()
             raise
+
+    def say_what_to_expect(self) -> None:
+        """How long the run is, and which rates are far from the usual."""
+        optim, starter = self.config.optim, self.config.model.base == "starter"
+        self.voice.note(f"{length.sentence(optim, self.ready.epoch)}.")
+        for note in rates.notes(optim, self.config.lora, starter=starter):
+            self.voice.note(note)
+        if note := rates.warmup_note(self.warmup, self.total):
+            self.voice.note(note)
 
     def learn_on(self) -> Path:
         """Learn to the end, whatever can be got over on the way."""
