@@ -85,10 +85,13 @@ def test_tensorboard_shows_what_the_events_tell_also_after_a_kill_and_a_resume(
 def test_going_back_to_a_good_state_hides_the_steps_that_were_given_up(tiny_folder, pictures, monkeypatch):
     at_calls(monkeypatch, range(4, 7), lambda losses: losses * float("nan"))
     changes = {"output.trackers": ["tensorboard"], "optim.steps": 7, "save.state_every": 2}
+    changes |= {"preview.every": 7, "preview.steps": 1, "preview.prompts": ["a cat"]}
     train(config_for(tiny_folder("sd15"), pictures, **changes))
     folder = run.list_runs()[0].folder
     assert any("Going back to step 2" in note for note in notes(folder))
-    assert curves(folder)[0]["loss/train"] == of(newest_steps(folder), "loss")
+    scalars, images = curves(folder)
+    assert scalars["loss/train"] == of(newest_steps(folder), "loss")
+    assert sorted(images["previews/0 a cat"]) == [0, 7]
 
 
 class Breaks:

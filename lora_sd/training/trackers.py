@@ -72,7 +72,7 @@ class Wandb:
             resume="allow",
             dir=str(folder),
             config=dict(settings),
-            # nothing of the terminal, the program or the machine's folders is sent
+            # what the terminal shows and the program's code stay here
             settings=wandb.Settings(console="off", disable_code=True, disable_git=True),
         )
         self.tracker.start()
@@ -105,8 +105,8 @@ class Trackers:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Step):
-            if values := numbers(event, self.rates):
-                self._all(lambda tracker: tracker.log(values, event.step))
+            values = numbers(event, self.rates)  # nothing in step 0, whose pictures come
+            self._all(lambda tracker: tracker.log(values, event.step))
         elif isinstance(event, Preview):
             name = f"previews/{event.index} {event.prompt[:LONGEST_PROMPT]}"
             self._all(lambda tracker: tracker.show(name, pixels(self.folder / event.path), event.step))
