@@ -54,7 +54,7 @@ def phase(current: Story) -> str:
     if current.pausing:
         return "pausing"
     if state.status == "training" and state.step:
-        return f"step {state.step:,} of {state.total:,}"
+        return state.place
     return state.phase or state.status
 
 

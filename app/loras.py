@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 from lora_sd import run
@@ -36,9 +37,28 @@ def brought() -> list[Path]:
 
 
 def step(path: Path) -> str:
-    """`"mycat-000050.safetensors" -> "step 50"`; the file without a number is the final one."""
+    """`"mycat-000050.safetensors" -> "step 50"`; the file without a number is the final one, or the best."""
+    if run.is_best(path):
+        return "best" + _step_in(path, _changed(path))
     number = run.step_of(path)
     return "final" if number is None else f"step {number:,}"
+
+
+@lru_cache(maxsize=256)
+def _step_in(path: Path, changed: int) -> str:
+    """`" (step 50)"` by the header of a file that was `changed` then; nothing where it does not tell."""
+    try:
+        return f" (step {int(read_header(path).metadata['ss_steps']):,})"
+    except (KeyError, ValueError, OSError):
+        return ""
+
+
+def _changed(path: Path) -> int:
+    """When, in nanoseconds; 0 for a file that was just taken away."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def newest(run_id: str) -> str | None:

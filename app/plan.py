@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 from lora_sd import config, footprint
 from lora_sd.footprint import FOOTPRINTS, RUNGS, Needs, Rung
 
+from .epoch import Length
+
 Kind = Literal["Subject", "Style"]
 Quality = Literal["Quick", "Balanced", "Best"]
 LENGTH: dict[str, float] = {"Quick": 0.5, "Balanced": 1.0, "Best": 1.6}
@@ -17,6 +19,7 @@ STARTER = {"lora.rank": 16, "lora.alpha": 16.0, "optim.learning_rate": 1e-3, "op
 STARTER_STEPS = 100
 SIDES = {"sd15": 512, "sd2": 768, "sdxl": 1024}  # pixels
 STARTER_SIDE = 128
+BUCKET_STEPS = {"sdxl": 32}  # pixels, as in lora_sd.models.family, which needs torch; the others have 64
 GB = 2**30
 STARTER_MEMORY = 2 * GB  # bytes in fp32; an estimate
 OTHERS = 0.08  # share of a machine's memory that the desktop and other programs hold
@@ -66,12 +69,21 @@ def _steps(pictures: int, quality: Quality) -> int:
 
 
 def lines(
-    kind: Kind, quality: Quality, base: Base, pictures: int, machine: Machine, chosen: dict[str, Any]
+    kind: Kind,
+    quality: Quality,
+    base: Base,
+    pictures: int,
+    machine: Machine,
+    chosen: dict[str, Any],
+    length: Length | None = None,
 ) -> list[Line]:
-    """The plan in sentences; `chosen` are the settings that will be used, a person's changes included."""
+    """The plan in sentences; `chosen` are the settings that will be used, a person's changes included.
+
+    `length` is what these settings come to with the pictures, where that could be counted.
+    """
     return [
         _pictures(pictures),
-        _length(quality, base, pictures, chosen),
+        _length(quality, base, pictures, chosen, length),
         _size(base, chosen),
         _strength_of_learning(kind, base, chosen),
         _memory(base, machine, chosen),
@@ -99,13 +111,14 @@ def _pictures(count: int) -> Line:
     return Line("Pictures", str(count), "enough to learn from; variety matters more than number")
 
 
-def _length(quality: Quality, base: Base, pictures: int, chosen: dict[str, Any]) -> Line:
-    steps, proposed = chosen["optim.steps"], settings("Subject", quality, base, pictures)["optim.steps"]
-    seen = (
-        f"; each picture is seen about {steps * chosen['optim.batch_size'] / pictures:,.0f} times"
-        if pictures
-        else ""
-    )
+def _length(
+    quality: Quality, base: Base, pictures: int, chosen: dict[str, Any], length: Length | None
+) -> Line:
+    proposed = settings("Subject", quality, base, pictures)["optim.steps"]
+    steps = length.steps if length else chosen["optim.steps"]
+    if steps is None:
+        return Line("Length", "as its epochs are", "your choice; the steps show with the pictures")
+    seen = f"; {length.sentence}" if length else ""
     if steps != proposed:
         why = f"your choice; {proposed:,} were proposed"
     elif base.starter:
@@ -127,6 +140,17 @@ def _size(base: Base, chosen: dict[str, Any]) -> Line:
         )
     value = f"about {own} × {own}" if own else "the model's own"
     return Line("Picture size", value, "what this model was made for; other shapes keep their shape")
+
+
+def unusual(note: str, chosen: dict[str, Any]) -> Line:
+    """A learning rate that is far from the usual, by the note that says so."""
+    return Line("Learning rate", f"{chosen['optim.learning_rate']:g}", note, warning=True)
+
+
+def side_of(base: Base, chosen: dict[str, Any]) -> int | None:
+    """The resolution in pixels; None for a model of unknown family."""
+    own = STARTER_SIDE if base.starter else SIDES.get(base.family or "")
+    return chosen["data.resolution"] or own
 
 
 def _strength_of_learning(kind: Kind, base: Base, chosen: dict[str, Any]) -> Line:

@@ -57,7 +57,9 @@ def wish(place: Place) -> str:
     state = run.read_state(place.folder)
     if "--extend" in place.options:
         return f"{int(place.options[place.options.index('--extend') + 1]):,} steps more"
-    return f"from step {state.step:,} of {state.total:,}" if state.step else f"{state.total:,} steps"
+    if state.step:
+        return f"from {state.place}"
+    return f"{state.total:,} steps" if state.total else "as long as its epochs are"
 
 
 def where(folder: Path, line: list[Place]) -> int:

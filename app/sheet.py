@@ -1,12 +1,14 @@
 """The Make page as facts: what a person chose, what is proposed, what comes of both, and why it can't start."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from lora_sd import hardware
+from lora_sd import hardware, rates
 from lora_sd.config import TrainConfig
+from lora_sd.settings import LENGTHS
 
-from . import form, models, plan, reach
+from . import epoch, form, models, plan, reach
 from .plan import Base, Machine
 from .project import Choices, Project
 
@@ -28,7 +30,11 @@ class Sheet:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {**self.automatic, **self.choices.changes}
+        changes = dict(self.choices.changes)
+        if changes.get("optim.steps", 0) is None:  # an empty field is the proposal
+            del changes["optim.steps"]
+        other_length = any(changes.get(name) for name in LENGTHS if name != "optim.steps")
+        return {**self.automatic, **({"optim.steps": None} if other_length else {}), **changes}
 
     @property
     def trigger(self) -> str:
@@ -37,8 +43,24 @@ class Sheet:
         return self.choices.trigger
 
     def lines(self) -> list[plan.Line]:
-        return plan.lines(
-            self.choices.kind, self.choices.quality, self.base, self.num_pictures, self.machine, self.settings
+        settings, choices, length, notes = self.settings, self.choices, None, []
+        with contextlib.suppress(ValueError):  # settings that are wrong are the obstacle
+            config = form.config(settings)
+            notes = rates.notes(config.optim, config.lora, starter=self.base.starter)
+            length = self.length(config)
+        told = plan.lines(
+            choices.kind, choices.quality, self.base, self.num_pictures, self.machine, settings, length
+        )
+        return told + [plan.unusual(note, settings) for note in notes]
+
+    def length(self, config: TrainConfig) -> epoch.Length | None:
+        """How long the run will be; None where that is not known before it has begun."""
+        side = plan.side_of(self.base, self.settings)
+        if not side or not self.num_pictures:
+            return None
+        step = plan.BUCKET_STEPS.get(self.base.family or "", 64)
+        return epoch.length_of(
+            config, self.project.pictures(), self.project.images, side=side, bucket_step=step
         )
 
     def config(self) -> TrainConfig:

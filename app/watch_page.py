@@ -74,7 +74,7 @@ def is_chart_due(curve: Curve | None, drawn: float) -> bool:
 
 def chart(curve: Curve) -> dict[str, Any]:
     told = story.read(run.find(curve.run_id))
-    return gr.update(value=watch_view.points(told), x_lim=[0, told.state.total])
+    return gr.update(value=watch_view.points(told), x_lim=[0, max(1, told.state.total)])
 
 
 def choose(wanted: str | None = None) -> str | None:

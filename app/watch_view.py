@@ -61,7 +61,7 @@ def draw_header(told: Story, place: int = 0) -> Node:
 
 def progress(told: Story) -> str:
     state = told.state
-    parts = [f"step {state.step:,} of {state.total:,}"]
+    parts = [state.place]
     if state.active and (not state.step or state.status != "training"):
         parts.insert(0, state.phase)
     if told.seconds_left is not None:
@@ -274,7 +274,7 @@ def draw_run(found: Run) -> Node:
         "li",
         node("b", found.name),
         node("span", word(state), cls=f"badge {state.status}"),
-        node("span", f"{when(found.started)} · step {state.step:,} of {state.total:,}", cls="quiet"),
+        node("span", f"{when(found.started)} · {state.place}", cls="quiet"),
         node("span", *buttons, cls="actions"),
     )
 

@@ -66,7 +66,7 @@ def import_settings(arguments: list[str]) -> int:
 
 
 def resume(arguments: list[str]) -> int:
-    """Continue a run: RUN_FOLDER [--extend STEPS] [--accept-changes] and settings that change nothing learned."""
+    """Continue a run: RUN_FOLDER [--extend STEPS or "2 epochs"] [--accept-changes] and settings that change nothing learned."""
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(
             "Give the run's folder: lora_sd resume RUN_FOLDER [--extend STEPS] [--accept-changes]."
@@ -76,14 +76,12 @@ def resume(arguments: list[str]) -> int:
     rest = [word for word in rest if word != "--accept-changes"]
     extend = _taken(rest, "--extend")
     found = _folder(folder)
-    if not extend.isdecimal():
-        raise ValueError(f"--extend is {extend!r}; give it a number of steps, such as --extend 500.")
     if run.CHILD not in os.environ:  # who started us as a child has forgotten them, and may have asked since
         run.forget_commands(found)
     from .training.resuming import to_resume
 
     try:
-        config = to_resume(found, flags.parse(rest, cfg.load(found / "config.toml")), int(extend))
+        config = to_resume(found, flags.parse(rest, cfg.load(found / "config.toml")), extend)
         return _train(config, found if world.told().first else None, accept_changes=accept)
     except ValueError as error:
         if run.CHILD in os.environ and not lock.held(found):

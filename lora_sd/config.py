@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from .paths import is_text, shown, typed
-from .settings import PATHS, TrainConfig
+from .settings import LENGTHS, PATHS, TrainConfig
 
 RENAMED: dict[str, str] = {}  # old dotted name -> new one; fails with the new name, translated on resume
 MOST_BYTES = 200_000  # of a settings file; they are a few thousand
@@ -53,8 +53,13 @@ def get(config: BaseModel, name: str) -> Any:
 
 
 def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """A new, validated config with `{"lora.rank": 32}` applied. Raises ValueError as `parse` does."""
+    """A new, validated config with `{"lora.rank": 32}` applied. Raises ValueError as `parse` does.
+
+    A run has one length: a new one replaces the one there is, in whatever unit that was.
+    """
     values = config.model_dump()
+    if any(changes.get(name) is not None for name in LENGTHS):
+        changes = {**dict.fromkeys(LENGTHS), **changes}
     for name, value in changes.items():
         *sections, last = name.split(".")
         section = values
@@ -130,8 +135,25 @@ def parse(values: Mapping[str, Any], folder: Path | None = None) -> TrainConfig:
         raise ValueError(explain(error)) from error
     if wrong := next((s.name for s in settings() if not is_text(_written(get(config, s.name)))), None):
         raise ValueError(f"{wrong} has signs in it that are no text; type it again.")
+    if why := contradiction(config):
+        raise ValueError(why)
     found = {name: typed(value, name) for name, value in places(config).items()}
     return config if folder is None else _absolute(config, found, folder)
+
+
+def contradiction(config: TrainConfig) -> str:
+    """What is wrong with settings that are good by themselves, or nothing."""
+    lengths = {name: value for name in LENGTHS if (value := get(config, name)) is not None}
+    if len(lengths) > 1:
+        told = " and ".join(f"{name} is {value}" for name, value in lengths.items())
+        return f"{told}; a run has one length, so leave out all but one of them."
+    measured = (config.validate.images or config.validate.split) and config.validate.every not in (0, "off")
+    if config.save.keep_best and not measured:
+        return (
+            "save.keep_best is on and no held-out loss is measured, which tells the best file; "
+            "set validate.split to 0.1, or validate.images."
+        )
+    return ""
 
 
 def places(config: TrainConfig) -> dict[str, str]:

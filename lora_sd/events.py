@@ -37,6 +37,7 @@ class Step(Event):
     loss: float | None = None  # mean over the global batch, after loss weights
     held_out: float | None = None  # mean denoising loss on pictures that are not trained on, where measured
     learning_rate: float | None = None
+    gradient_norm: float | None = None  # before it was clipped
     seconds: float | None = None  # of this step
     memory: int | None = None  # bytes: peak on the card, or resident on the CPU
     left_out: bool | None = None  # True: loss or gradient were not finite, so nothing was changed
@@ -56,6 +57,7 @@ class Saved(Event):
     step: int
     path: str  # relative to the run folder
     modules: dict[str, int] = field(default_factory=dict)  # {"unet": 192, "text_encoder": 72}
+    best: float | None = None  # of the best file: its held-out loss, the lowest so far
 
 
 @dataclass(frozen=True)

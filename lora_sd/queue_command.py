@@ -58,7 +58,7 @@ def show() -> None:
 
 def described(folder: Path) -> str:
     state = run.read_state(folder)
-    return f"{folder.name}  step {state.step:,} of {state.total:,}  {folder}"
+    return f"{folder.name}  {state.place}  {folder}"
 
 
 def add(words: list[str], read: Read) -> None:

@@ -23,7 +23,9 @@ class Recorder:
         me = psutil.Process()
         self.folder = folder
         before = run.read_state(folder)
-        self.state = run.State(step=before.step, total=total, pid=me.pid, created=me.create_time())
+        self.state = run.State(
+            step=before.step, total=total or before.total, pid=me.pid, created=me.create_time()
+        )
         self.saved_at = float("-inf")
         self.waiting: list[bytes] = []
         mend(folder / "events.jsonl")

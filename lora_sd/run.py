@@ -4,6 +4,7 @@ runs/20261122-141530-mycat/
   config.toml    the settings, frozen               state.json    {pid, created, t, status, step, total, phase, error}
   events.jsonl   what happened, one line each       commands/     stop, pause, preview, save: flags for the trainer
   previews/      pictures on the way                checkpoints/  LoRA files, the last one final
+  tensorboard/   curves, where that was asked for
   state/         what a resume needs                log.txt       all that the process printed
   .lock          held by the process that trains it
 """
@@ -36,6 +37,7 @@ Command = Literal["stop", "pause", "preview", "save"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
 ACTIVE = ("starting", "caching", "training")
 SECRETS = ("LORA_SD_PASSWORD", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")  # variables
+BEST = "-best"  # at the end of the name of the file with the lowest held-out loss
 CHILD = "LORA_SD_CHILD"  # set in the environment of a trainer that `start` made
 
 
@@ -60,6 +62,11 @@ class State:
     @property
     def active(self) -> bool:
         return self.status in ACTIVE
+
+    @property
+    def place(self) -> str:
+        """`"step 5 of 1,000"`; the total of a length in epochs is known once its pictures are counted."""
+        return f"step {self.step:,}" + (f" of {self.total:,}" if self.total else "")
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def create(config: cfg.TrainConfig, status: str = "starting") -> Path:
         (folder / part).mkdir()
     write_text(folder / "config.toml", cfg.dumps(config))
     write_text(folder / "versions.json", json.dumps(versions(), indent=1))
-    write_state(folder, State(status=status, total=config.optim.steps, phase="Waiting to start"))
+    write_state(folder, State(status=status, total=config.optim.known_steps, phase="Waiting to start"))
     (folder / "events.jsonl").touch()
     return folder
 
@@ -229,8 +236,20 @@ def find(run_id: str, root: Path | None = None) -> Path | None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The run's LoRA files by step, the final one last. Their times say nothing in a copied folder."""
-    return sorted((folder / "checkpoints").glob("*.safetensors"), key=lambda path: step_of(path) or math.inf)
+    """The run's LoRA files by step, then the best, the final one last. Their times say nothing in a copied folder."""
+
+    def order(path: Path) -> tuple[float, bool]:
+        number = step_of(path)
+        return (math.inf, not is_best(path)) if number is None else (number, False)
+
+    return sorted((folder / "checkpoints").glob("*.safetensors"), key=order)
+
+
+def is_best(checkpoint: Path) -> bool:
+    """Whether a LoRA file is that of the lowest held-out loss, cat-best.safetensors, and no final one of a run so called."""
+    stem, folder = checkpoint.stem, checkpoint.parent.parent.name
+    final = re.search(rf"-{re.escape(stem)}(-\d+)?$", folder)
+    return stem.endswith(BEST) and not final
 
 
 def saved_step(folder: Path) -> int | None:

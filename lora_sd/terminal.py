@@ -26,6 +26,10 @@ class Progress:
                 self.count(text, done, total)
             case Step(step=step, total=total) if event.loss is not None:
                 self.step(event)
+            case Saved(path=path, step=step, best=float(loss)):
+                self.line(
+                    f"Saved {self.folder / path} (the best so far: held-out loss {loss:.4f} at step {step})"
+                )
             case Saved(path=path, modules=modules):
                 trained = ", ".join(f"{part} {count}" for part, count in modules.items())
                 self.line(f"Saved {self.folder / path} (layers: {trained})")

@@ -366,3 +366,28 @@ def a_LoRA_that_does_not_tell_how_it_was_made(folder):
     entry = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     header = json.dumps({"lora_unet_a.lora_down.weight": entry}).encode()
     theirs(folder, "cat.safetensors", len(header).to_bytes(8, "little") + header + bytes(24))
+
+
+@bad("optim.epochs", "a run has one length")
+def a_length_in_steps_and_in_epochs(folder):
+    toml(folder, "[optim]\nsteps = 100\nepochs = 2")
+
+
+@bad("save.keep_best", "no held-out loss is measured")
+def the_best_file_without_anything_to_measure_it_by(folder):
+    toml(folder, "[save]\nkeep_best = true")
+
+
+@bad("save.every", "write a number of steps")
+def a_number_of_hours(folder):
+    toml(folder, '[save]\nevery = "2 hours"')
+
+
+@bad("optim.warmup", "write a number of steps")
+def a_warm_up_in_minutes(folder):
+    toml(folder, '[optim]\nwarmup = "2 minutes"')
+
+
+@bad("output.trackers", "must be")
+def a_tracker_that_is_not_known(folder):
+    toml(folder, '[output]\ntrackers = ["paper"]')

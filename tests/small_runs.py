@@ -19,7 +19,7 @@ def config_for(base, pictures, **changes):
         "save.every": 0,
         "save.dtype": "fp32",
     }
-    return cfg.changed(cfg.TrainConfig(), {**quick, **changes})
+    return cfg.changed(cfg.changed(cfg.TrainConfig(), quick), changes)
 
 
 def stop_at(step, word="stop"):

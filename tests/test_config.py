@@ -49,7 +49,7 @@ def test_any_settings_survive_toml(rank, alpha, trigger, prompts, every, ranks):
         ),
         (
             {"save": {"every": "often"}},
-            'save.every is \'often\'; write a number of steps, a share like "10%", "2 epochs", or 0 for off.',
+            'save.every is \'often\'; write a number of steps, a share like "10%", "2 epochs", "5 minutes", or 0 for off.',
         ),
         ({"lora": 3}, "lora is 3; it must be a section of settings, [lora]."),
         (

@@ -47,7 +47,7 @@ def described(monkeypatch, tmp_path, **changes) -> dict[str, str]:
     )  # fmt: skip
     return description.describe(
         config, models, data, held_out=0, base_hashes=("NOFILE", "NOFILE"), optimizer=optimizer, warmup=7,
-        started_at=0.0, step=5,
+        total=config.optim.known_steps, started_at=0.0, step=5,
     )  # fmt: skip
 
 

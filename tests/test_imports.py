@@ -29,6 +29,8 @@ OURS = {
     "lora_sd.queue": "config files lock run",
     "lora_sd.queue_command": "config flags queue run",
     "lora_sd.recorder": "run events",
+    "lora_sd.length": "settings",
+    "lora_sd.rates": "settings",
     "lora_sd.terminal": "events",
     "lora_sd.hardware": "",
     "lora_sd.footprint": "",
@@ -54,12 +56,12 @@ OURS = {
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.sample": "models lora paths",
-    "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint paths",
+    "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
-    "lora_sd.training.cadence": "",
+    "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
-    "app": "app files config kohya settings flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.

@@ -26,7 +26,6 @@ from lora_sd.models.family import FAMILIES
 from lora_sd.training import optim
 
 SETTINGS = {setting.name for setting in cfg.settings()}
-LATER = {"optim.epochs", "save.keep_last"}  # taken where there is such a setting
 # What their trainer takes for what a file leaves out, where ours would take something else (options.md of sd-scripts)
 THEIRS = {
     "data.buckets": False,
@@ -243,12 +242,9 @@ def test_each_option_is_told_what_became_of_it(tmp_path):
     assert len(kohya.report(notes).splitlines()) >= len(notes)
 
 
-def test_epochs_are_taken_or_the_steps_they_are_are_told(tmp_path):
-    found = imported(tmp_path, "max_train_epochs = 10")
-    if "optim.epochs" in SETTINGS:
-        assert found.config.optim.epochs == 10
-    else:
-        assert "pictures × repeats × epochs" in said(found.notes, "ignored")["max_train_epochs"]
+def test_epochs_go_before_steps(tmp_path):
+    optim = imported(tmp_path, "max_train_epochs = 10\nmax_train_steps = 500").config.optim
+    assert (optim.epochs, optim.steps) == (10, None)
 
 
 def test_relative_paths_are_those_beside_the_file(tmp_path):
@@ -776,7 +772,7 @@ def test_a_line_without_options_is_a_prompt():
 def test_the_table_names_our_settings():
     for options in (table.OPTIONS, table.NETWORK, table.DATASET):
         for name, option in options.items():
-            assert set(option.ours) <= SETTINGS | LATER, name
+            assert set(option.ours) <= SETTINGS, name
             assert option.ours or option.but, name
 
 

@@ -71,3 +71,18 @@ def test_another_optimizer_on_resume_is_asked_for_and_begins_anew(tiny_folder, p
         resume(folder(), changes={"optim.optimizer": "Lion"})
     assert resume(folder(), changes={"optim.optimizer": "Lion"}, accept_changes=True).exists()
     assert any("begins without what the last one remembered" in note for note in notes())
+
+
+def test_arguments_that_were_accepted_are_gone_on_with_and_the_moments_stay(tiny_folder, pictures):
+    train(config_for(tiny_folder("sd15"), pictures), stop_at(2))
+    changes = {"optim.weight_decay": 0.5, "optim.arguments": {"betas": [0.8, 0.9]}}
+    resume(folder(), changes=changes, accept_changes=True)
+    values = state.read(folder() / "state")["update"]["optimizer"]
+    [group], [moments] = values["param_groups"], values["state"].values()
+    assert (group["weight_decay"], group["betas"]) == (0.5, (0.8, 0.9)) and moments["step"] == 4
+
+
+def test_an_optimizer_that_no_run_could_go_on_with_is_refused_before_the_first_step(tiny_folder, pictures):
+    with pytest.raises(ValueError, match="LBFGS can't do a step as other optimizers do"):
+        train(config_for(tiny_folder("sd15"), pictures, **{"optim.optimizer": "torch.optim.LBFGS"}))
+    assert run.read_state(folder()).step == 0

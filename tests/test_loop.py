@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ class Update:
 
     def __call__(self, rate):
         self.number += 1
-        return torch.tensor([self.number, float(self.number == 4)])
+        return torch.tensor([self.number, float(self.number == 4), math.inf if self.number == 5 else 0.5])
 
 
 def bunches(kind="cuda", last=30, run_pass=lambda feed: None, ends=()):
@@ -42,6 +43,7 @@ def test_every_step_is_told_once_in_order(kind):
     assert [step.step for step in steps] == list(range(1, 31))
     assert [step.loss for step in steps] == [None if n == 4 else float(n) for n in range(1, 31)]
     assert [step.step for step in steps if step.left_out] == [4]
+    assert [step.gradient_norm for step in steps] == [None if n == 5 else 0.5 for n in range(1, 31)]
     assert steps[9].learning_rate == pytest.approx(0.01) and all(step.seconds > 0 for step in steps)
 
 

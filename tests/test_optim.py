@@ -1,3 +1,5 @@
+import pathlib
+
 import lion_pytorch
 import prodigyopt
 import pytest
@@ -199,3 +201,38 @@ def test_an_optimizer_that_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(optim.KINDS, "Prodigy", optim.Kind("not_there.Prodigy", "prodigyopt"))
     with pytest.raises(ValueError, match="install it with: python -m pip install prodigyopt"):
         learner("Prodigy")
+
+
+class Rememberer(torch.optim.SGD):
+    """Keeps an object in its state that can't be read back safely."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["seen"] = pathlib.PurePosixPath("a path")
+
+
+class Asker(torch.optim.SGD):
+    """Needs a closure, as LBFGS does."""
+
+    def step(self, closure):
+        return closure()
+
+
+OPTIONS = {"learning_rate": 0.1, "weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(Rememberer, "remembers more than numbers"), (Asker, "can't do a step as other optimizers do")],
+)
+def test_an_optimizer_that_no_run_could_go_on_with_is_refused(monkeypatch, kind, words):
+    monkeypatch.setattr(torch.optim, kind.__name__, kind, raising=False)
+    with pytest.raises(ValueError, match=words):
+        optim.try_out(f"torch.optim.{kind.__name__}", torch.device("cpu"), **OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["RAdam", "SGD", "Adamax", "NAdam", "Adadelta", "RMSprop", "ASGD", "Rprop"])
+def test_optimizers_of_pytorch_can_be_gone_on_with(name):
+    optim.try_out(f"torch.optim.{name}", torch.device("cpu"), **OPTIONS)

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -118,10 +119,31 @@ def test_runs_are_listed_newest_first(tmp_path):
 
 
 def test_files_are_in_the_order_of_their_steps_whatever_their_times(folder):
-    names = ["cat.safetensors", "cat-1000000.safetensors", "cat-000100.safetensors", "cat-000050.safetensors"]
+    names = [
+        "cat.safetensors",
+        "cat-best.safetensors",
+        "cat-1000000.safetensors",
+        "cat-000100.safetensors",
+        "cat-000050.safetensors",
+    ]
     for name in names:
         (folder / "checkpoints" / name).touch()
     assert [path.name for path in run.checkpoints(folder)] == names[::-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "best"),
+    [
+        ("20260101-120000-cat/checkpoints/cat-best", True),
+        ("20260101-120000-cat/checkpoints/cat", False),
+        ("20260101-120000-cat-best/checkpoints/cat-best", False),
+        ("20260101-120000-cat-best-2/checkpoints/cat-best", False),
+        ("20260101-120000-cat-best/checkpoints/cat-best-best", True),
+        ("renamed/checkpoints/cat-best", True),
+    ],
+)
+def test_the_best_file_is_told_from_the_final_one_of_a_run_so_called(name, best):
+    assert run.is_best(Path(f"{name}.safetensors")) == best
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "../secret", "/etc", "gone"])

@@ -1,3 +1,5 @@
+import hashlib
+import io
 import os
 from types import SimpleNamespace
 
@@ -111,3 +113,23 @@ def test_a_state_of_another_rank_says_so(tmp_path, learner):
     other = learner(rank=3)
     with pytest.raises(ValueError, match="other layers or ranks"):
         state.restore(state.read(tmp_path), other.parts, other.update)
+
+
+def test_a_whole_state_with_code_in_it_is_neither_run_nor_passed_over(tmp_path, learner):
+    """As an optimizer of another package may leave it: to begin anew in silence would lose the run."""
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    save(tmp_path, learner(), step=2)
+    file = io.BytesIO()
+    torch.save({"step": Evil()}, file)
+    path = tmp_path / "000004.pt"
+    path.write_bytes(hashlib.sha256(file.getvalue()).digest() + file.getvalue())
+    with pytest.raises(
+        ValueError, match=r"000004\.pt holds more than numbers, and is not opened; move it away"
+    ):
+        state.read(tmp_path)
+    path.unlink()
+    assert state.read(tmp_path)["step"] == 2 and not (tmp_path / "ran").exists()

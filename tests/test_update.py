@@ -63,18 +63,41 @@ def test_a_step_that_is_not_finite_changes_nothing(optimizer, where):
     memory = {k: v.clone() for k, v in update.optimizer.state[update.vector.values].items()}
     gradients(update)
     (update.vector.loss if where == "loss" else update.vector.gradient[3:4]).fill_(float("nan"))
-    _, left_out = update(0.1).tolist()
+    _, left_out, _ = update(0.1).tolist()
     assert left_out == 1 and torch.equal(update.vector.values, before) and not update.vector.sums.any()
     assert all(torch.equal(memory[k], v) for k, v in update.optimizer.state[update.vector.values].items())
     gradients(update)
     assert update(0.1).tolist()[1] == 0 and not torch.equal(update.vector.values, before)
 
 
-def test_the_loss_comes_back_with_the_step():
+def test_the_loss_and_the_norm_before_clipping_come_back_with_the_step():
     update = updater()
-    gradients(update)
+    norm = torch.cat([matrix.flatten() for matrix in gradients(update)]).norm()
     update.vector.loss.fill_(0.25)
-    assert update(0.1).tolist() == [0.25, 0.0]
+    assert update(0.1).tolist() == pytest.approx([0.25, 0.0, norm.item()])
+
+
+def test_arguments_are_those_that_it_was_made_with_and_what_it_remembers_is_taken_over():
+    def of(decay):
+        def make(parameters, *, learning_rate, weight_decay):
+            return optim.make(
+                "Prodigy",
+                [parameters],
+                learning_rate=1.0,
+                weight_decay=decay,
+                arguments={"d_coef": 1 + decay, "betas": [0.9, 0.99 + decay / 10]},
+            )
+
+        return updater(optimizer=make)
+
+    one, other = of(0.01), of(0.05)
+    for seed in range(3):
+        gradients(one, seed=seed)
+        one(1.0)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    [before], [group] = one.optimizer.param_groups, other.optimizer.param_groups
+    assert (group["weight_decay"], group["d_coef"], group["betas"]) == (0.05, 1.05, (0.9, 0.995))
+    assert group["k"] == before["k"] == 3 and group["d"] == before["d"]
 
 
 def test_a_scaled_loss_trains_like_an_unscaled_one():

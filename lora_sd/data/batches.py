@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import hidden
-from .buckets import Fit, Size
+from .buckets import Fit, Size, batches_per_epoch, num_batches
 from .cache import LatentCache
 from .folder import Example
 
@@ -43,22 +43,10 @@ def epoch_order(
     batches = []
     for indices in by_bucket.values():
         rng.shuffle(indices)
-        num_batches = _num_batches(len(indices), batch_size)
-        batches += [indices[start::num_batches] for start in range(num_batches)]
+        count = num_batches(len(indices), batch_size)
+        batches += [indices[start::count] for start in range(count)]
     rng.shuffle(batches)
     return batches
-
-
-def batches_per_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch_size: int) -> int:
-    """How many batches `epoch_order` gives, in every epoch."""
-    counts: dict[Size, int] = {}
-    for bucket, times in zip(buckets, repeats, strict=True):
-        counts[bucket] = counts.get(bucket, 0) + times
-    return sum(_num_batches(count, batch_size) for count in counts.values())
-
-
-def _num_batches(num_indices: int, batch_size: int) -> int:
-    return -(-num_indices // batch_size)
 
 
 def batches(

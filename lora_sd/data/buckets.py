@@ -4,6 +4,7 @@ A picture is enlarged or reduced until it covers its bucket, then cropped at the
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -65,6 +66,18 @@ def fits(sizes: Iterable[Size], resolution: int, family_step: int, rules: Rules)
         return fit(size, own) if keeps else usual
 
     return list(map(placed, sizes))
+
+
+def batches_per_epoch(buckets: Iterable[Size], repeats: Iterable[int], batch_size: int) -> int:
+    """How many batches an epoch has: each is of one bucket, and each picture in as many as it is repeated."""
+    counts: Counter[Size] = Counter()
+    for bucket, times in zip(buckets, repeats, strict=True):
+        counts[bucket] += times
+    return sum(num_batches(count, batch_size) for count in counts.values())
+
+
+def num_batches(num_pictures: int, batch_size: int) -> int:
+    return -(-num_pictures // batch_size)
 
 
 def step_for(resolution: int, family_step: int) -> int:

@@ -90,6 +90,17 @@ def find_examples(
     return Found(examples, skipped, notes)
 
 
+def pictures_of(folder: str | Path) -> dict[Path, int]:
+    """Every picture of the folder, by its name, and how often it counts; none is opened. ValueError where there is no folder."""
+    root = _resolved(folder)
+    return repeats_of(root, [path for path in _files(root) if _is_picture(path)])
+
+
+def repeats_of(root: Path, pictures: list[Path]) -> dict[Path, int]:
+    """How often each of the pictures below `root` counts: as the nearest folder above it that is named N_ says."""
+    return _repeats(root, pictures)[0]
+
+
 def names(examples: Sequence[Example]) -> list[str]:
     """Each picture's path below the folder that all of its root have in common; of other roots with their number before."""
     roots = list(dict.fromkeys(example.root for example in examples))

@@ -56,6 +56,12 @@ def check(path: Path) -> Size:
         return size[::-1] if _orientation(image) >= 5 else size
 
 
+def size(path: Path) -> Size:
+    """The size (w, h) of the upright picture, by its header alone. ValueError for a file that is no picture."""
+    with _opened(path) as image:
+        return image.size[::-1] if _orientation(image) >= 5 else image.size
+
+
 def rgb(path: Path) -> Image.Image:
     """The upright picture in RGB, transparency on white."""
     with _opened(path) as image:

@@ -165,11 +165,8 @@ def _length(work: Translation) -> None:
     """Epochs go before steps; neither set is 1600 steps, there."""
     given, steps = work.rest.get("max_train_steps"), work.take("max_train_steps", whole)
     epochs, count = work.rest.get("max_train_epochs"), work.take("max_train_epochs", whole)
-    if count is not None and "optim.epochs" in SETTINGS:
+    if count is not None:
         work.set("max_train_epochs", epochs, "optim.epochs", count)
-    elif count is not None:
-        how = "set optim.steps to pictures × repeats × epochs / batch size."
-        work.note("max_train_epochs", epochs, "ignored", f"here a length is in steps: {how}")
     elif steps is not None or work.unset("max_train_steps"):
         work.set("max_train_steps", given, "optim.steps", 1600 if steps is None else steps)
 

@@ -206,16 +206,16 @@ def most_usual(pairs: "Iterable[Pair]") -> tuple[int, float]:
 
 
 def _progress(training: Training) -> dict[str, Any]:
-    steps_per_epoch = max(1, training.batches_per_epoch // training.accumulation)
+    of_epoch, accumulation = training.batches_per_epoch, training.accumulation
     return {
         "ss_session_id": zlib.crc32(f"{training.output_name} {training.started_at}".encode()),
         "ss_training_started_at": training.started_at,
         "ss_training_finished_at": training.finished_at,
         "ss_output_name": training.output_name,
         "ss_steps": training.step,
-        "ss_epoch": -(-training.step // steps_per_epoch),
+        "ss_epoch": -(-training.step * accumulation // of_epoch),
         "ss_max_train_steps": training.steps,
-        "ss_num_epochs": -(-training.steps // steps_per_epoch),
+        "ss_num_epochs": -(-training.steps * accumulation // of_epoch),
         "ss_num_batches_per_epoch": training.batches_per_epoch,
     }
 

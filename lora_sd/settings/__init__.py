@@ -9,13 +9,15 @@ from typing import Literal
 from .adapter import LoraSettings
 from .model import ModelSettings
 from .noise import LossSettings, NoiseSettings
-from .optim import OPTIMIZERS, OptimSettings
+from .optim import LENGTHS, MOST_STEPS, OPTIMIZERS, OptimSettings
 from .pictures import CaptionSettings, DataSettings, Folder
 from .running import MachineSettings, OutputSettings, PreviewSettings, SaveSettings, ValidateSettings
 from .setting import MINUTES, Section, argument, setting
 
 __all__ = [
+    "LENGTHS",
     "MINUTES",
+    "MOST_STEPS",
     "OPTIMIZERS",
     "PATHS",
     "CaptionSettings",

@@ -9,6 +9,9 @@ from ..paths import is_text, shown
 from .setting import Every, Section, setting
 
 OPTIMIZERS = ("AdamW", "AdamW8bit", "Lion", "Adafactor", "Prodigy", "AdamWScheduleFree")
+LENGTHS = ("optim.steps", "optim.epochs", "optim.images_seen")  # a run has one of them
+DEFAULT_STEPS = 1000
+MOST_STEPS = 1_000_000
 CLASS = re.compile(r"^[A-Za-z_]\w{0,99}(\.[A-Za-z_]\w{0,99}){1,9}$", re.ASCII)
 
 
@@ -63,8 +66,27 @@ class OptimSettings(Section):
         "What else the optimizer is told, by its own names: {betas = [0.9, 0.99]}.",
         label="Optimizer arguments",
     )
-    steps: int = setting(
-        1000, "How long to train, in updates of the LoRA.", label="Steps", basic=True, ge=1, le=1_000_000
+    steps: int | None = setting(
+        None,
+        "How long to train, in updates of the LoRA; 1,000 unless you set the length here or below.",
+        label="Steps",
+        basic=True,
+        ge=1,
+        le=MOST_STEPS,
+    )
+    epochs: int | None = setting(
+        None,
+        "Or: how often all pictures are gone through, each as often as its folder says; the steps follow from that.",
+        label="Epochs",
+        ge=1,
+        le=MOST_STEPS,
+    )
+    images_seen: int | None = setting(
+        None,
+        "Or: how many pictures are looked at in all, those shown again included; the steps follow from that.",
+        label="Pictures seen",
+        ge=1,
+        le=1_000_000_000,
     )
     batch_size: int = setting(
         1,
@@ -111,3 +133,15 @@ class OptimSettings(Section):
         label="Gradient clipping",
         ge=0,
     )
+    ema: float = setting(
+        0.0,
+        "Files, previews and held-out loss use an average of the last steps, which is steadier than the last: 0.99 to 0.9999, 0 is off.",
+        label="Average of the weights (EMA)",
+        ge=0,
+        le=0.999999,
+    )
+
+    @property
+    def known_steps(self) -> int:
+        """The length of a run in steps, where no pictures have to be counted for that; else 0."""
+        return self.steps or (0 if self.epochs or self.images_seen else DEFAULT_STEPS)

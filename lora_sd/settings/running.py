@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from .setting import Every, EveryOrMinutes, Section, setting
+from .setting import EveryOrMinutes, Section, setting
 
 
 class MachineSettings(Section):
@@ -31,15 +31,27 @@ class MachineSettings(Section):
 class SaveSettings(Section):
     """Saving"""
 
-    every: Every = setting(
+    every: EveryOrMinutes = setting(
         "25%",
-        'How often a LoRA file is written on the way: steps, "10%", "2 epochs", or 0 for only at the end.',
+        'How often a LoRA file is written on the way: steps, "10%", "2 epochs", "30 minutes", or 0 for only at the end.',
         label="Save every",
     )
     state_every: EveryOrMinutes = setting(
         "5 minutes",
         'How often all that a resume needs is saved: "5 minutes", steps, "10%", "2 epochs", or 0 for only with the LoRA files.',
         label="Save state every",
+    )
+    keep_last: int = setting(
+        20,
+        "How many of the LoRA files written on the way are kept, the newest; 0 keeps all. The final and the best one always stay.",
+        label="Keep the last",
+        ge=0,
+        le=100_000,
+    )
+    keep_best: bool = setting(
+        False,
+        "Also keep the LoRA with the lowest held-out loss so far, as NAME-best.safetensors.",
+        label="Keep the best",
     )
     layout: Literal["kohya", "peft"] = setting(
         "kohya",
@@ -54,9 +66,9 @@ class SaveSettings(Section):
 class PreviewSettings(Section):
     """Preview pictures"""
 
-    every: Every = setting(
+    every: EveryOrMinutes = setting(
         "25%",
-        'How often preview pictures are made: steps, "10%", "2 epochs", or 0 for never.',
+        'How often preview pictures are made: steps, "10%", "2 epochs", "10 minutes", or 0 for never.',
         label="Preview every",
     )
     prompts: list[str] = setting(
@@ -107,8 +119,10 @@ class ValidateSettings(Section):
         ge=0,
         le=0.5,
     )
-    every: Every = setting(
-        "10%", 'How often the held-out loss is measured: steps, "10%" or "2 epochs".', label="Measure every"
+    every: EveryOrMinutes = setting(
+        "10%",
+        'How often the held-out loss is measured: steps, "10%", "2 epochs" or "10 minutes".',
+        label="Measure every",
     )
 
 
@@ -120,6 +134,11 @@ class OutputSettings(Section):
     )
     name: str = setting(
         "lora", "Name of the LoRA file.", label="Name", basic=True, min_length=1, max_length=120
+    )
+    trackers: list[Literal["tensorboard", "wandb"]] = setting(
+        [],
+        "Also tell the losses, rates and previews to tensorboard (kept in the run's folder) or wandb (Weights & Biases, on the network).",
+        label="Trackers",
     )
     metadata: Literal["full", "minimal"] = setting(
         "full",

@@ -39,13 +39,17 @@ class Section(BaseModel):
 
 
 def _every(value: int | str) -> int | str:
-    if not EVERY.match(str(value).strip()):
-        raise ValueError('write a number of steps, a share like "10%", "2 epochs", or 0 for off')
-    return int(value) if str(value).strip().isdecimal() else value
+    return _duration(value, '"2 epochs"')
 
 
 def _every_or_minutes(value: int | str) -> int | str:
-    return value if MINUTES.match(str(value).strip()) else _every(value)
+    return value if MINUTES.match(str(value).strip()) else _duration(value, '"2 epochs", "5 minutes"')
+
+
+def _duration(value: int | str, units: str) -> int | str:
+    if not EVERY.match(str(value).strip()):
+        raise ValueError(f'write a number of steps, a share like "10%", {units}, or 0 for off')
+    return int(value) if str(value).strip().isdecimal() else value
 
 
 Every = Annotated[int | str, AfterValidator(_every)]  # steps, "10%", "2 epochs", 0 or "off"

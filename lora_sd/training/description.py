@@ -11,7 +11,7 @@ from .. import run
 from ..config import TrainConfig
 from ..lora import layers, metadata
 from ..models.family import Models
-from ..settings import LoraSettings
+from ..settings import MINUTES, LoraSettings
 from . import cadence, groups, optim, world
 from .prepare import Dataset
 
@@ -28,10 +28,11 @@ def describe(
     base_hashes: tuple[str, str],
     optimizer: torch.optim.Optimizer,
     warmup: int,
+    total: int,
     started_at: float,
     step: int,
 ) -> dict[str, str]:
-    """The header of the file of `step`. `held_out` counts pictures, `warmup` steps; times are seconds since 1970."""
+    """The header of the file of `step`. `held_out` counts pictures, `warmup` and `total` steps; times are seconds since 1970."""
     kind = type(optimizer)
     usual = optim.kind_of(config.optim.optimizer).arguments
     arguments = {"weight_decay": config.optim.weight_decay, **usual, **config.optim.arguments}
@@ -49,7 +50,7 @@ def describe(
         started_at=started_at,
         finished_at=time.time(),
         step=step,
-        steps=config.optim.steps,
+        steps=total,
         batches_per_epoch=data.batches_per_epoch(config.optim.batch_size),
         batch_size=config.optim.batch_size,
         devices=world.told().size,
@@ -82,7 +83,7 @@ def describe(
         examples=_told(data, prior=False),
         held_out=held_out,
         buckets=data.bucket_counts(),
-        options=_options(config, models, data),
+        options=_options(config, models, data, total),
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
@@ -107,7 +108,7 @@ def _told(data: Dataset, *, prior: bool) -> list[tuple[str, int, str]]:
     ]
 
 
-def _options(config: TrainConfig, models: Models, data: Dataset) -> dict[str, Any]:
+def _options(config: TrainConfig, models: Models, data: Dataset, total: int) -> dict[str, Any]:
     """What was done to captions and pictures, by sd-scripts' names; and our own settings."""
     resolution = config.data.resolution or models.resolution
     return {
@@ -125,20 +126,23 @@ def _options(config: TrainConfig, models: Models, data: Dataset) -> dict[str, An
         "ss_reg_dataset_dirs": json.dumps(metadata.folders(_told(data, prior=True))),
         "ss_min_bucket_reso": config.data.bucket_min or resolution // 2,
         "ss_max_bucket_reso": config.data.bucket_max or 2 * resolution,
-        **_validation(config, data),
+        **_validation(config, data, total),
         "lora_sd.settings": json.dumps(own_settings(config), ensure_ascii=False),
     }
 
 
-def _validation(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+def _validation(config: TrainConfig, data: Dataset, total: int) -> dict[str, Any]:
     if not config.validate.split and not config.validate.images:
         return {}
-    per_epoch = max(1, data.batches_per_epoch(config.optim.batch_size) // config.optim.accumulation)
-    every = cadence.steps_of(config.validate.every, total=config.optim.steps, per_epoch=per_epoch)
+    every, per_epoch = (
+        config.validate.every,
+        data.epoch(config.optim.batch_size, config.optim.accumulation).steps,
+    )
+    steps = 0 if MINUTES.match(str(every)) else cadence.steps_of(every, total=total, per_epoch=per_epoch)
     return {
         "ss_validation_split": config.validate.split,
         "ss_validation_seed": config.seed,
-        "ss_validate_every_n_steps": every or None,
+        "ss_validate_every_n_steps": steps or None,
     }
 
 

@@ -29,15 +29,19 @@ def make_update(
         raise ValueError(
             f"{name} finds the learning rate of all parts itself; leave optim.text_encoder_rate out."
         )
-    optimizer = optim.make(
-        name,
-        [ready.vector.parameters(group.matrices, apart=kind.apart) for group in grouped],
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        arguments=settings.arguments,
-    )
-    if optim.averages(optimizer) and (lora.plus_ratio != 1 or lora.max_norm):
-        raise ValueError(f"{name} keeps averages of its own; leave lora.plus_ratio and lora.max_norm out.")
+    options = {
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "arguments": settings.arguments,
+    }
+    if name not in optim.KINDS:
+        optim.try_out(name, ready.device, **options)
+    groups_of = [ready.vector.parameters(group.matrices, apart=kind.apart) for group in grouped]
+    optimizer = optim.make(name, groups_of, **options)
+    if optim.averages(optimizer) and (lora.plus_ratio != 1 or lora.max_norm or settings.ema):
+        raise ValueError(
+            f"{name} keeps averages of its own; leave lora.plus_ratio, lora.max_norm and optim.ema out."
+        )
     scale = LossScale(ready.models.dtype == torch.float16, ready.device)
     factors = [group.factor for group in grouped]
     return Update(
@@ -48,6 +52,7 @@ def make_update(
         factors=factors,
         plus_ratio=lora.plus_ratio,
         max_norm=lora.max_norm,
+        ema=settings.ema,
     )
 
 

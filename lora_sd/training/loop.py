@@ -6,6 +6,7 @@ gives the same numbers as one that was never stopped.
 Nothing in a step waits for the card: it is told what to do, and asked only at the end of a bunch of steps what came out.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -113,7 +114,7 @@ class Bunch:
             self.began = time.perf_counter()
 
     def add(self, number: int, rate: float, result: Tensor) -> None:
-        """A step was done: (loss, 1 if it was left out) will be in `result`."""
+        """A step was done: (loss, 1 if it was left out, its gradient's norm) will be in `result`."""
         self.results.append((number, rate, result))
 
     def read(self) -> list[Step]:
@@ -127,11 +128,12 @@ class Bunch:
                 total=self.total,
                 loss=None if left_out else loss,
                 learning_rate=rate,
+                gradient_norm=norm if math.isfinite(norm) else None,
                 seconds=seconds,
                 memory=memory,
                 left_out=True if left_out else None,
             )
-            for (number, rate, _), (loss, left_out) in zip(self.results, values, strict=True)
+            for (number, rate, _), (loss, left_out, norm) in zip(self.results, values, strict=True)
         ]
         self.results = []
         return done

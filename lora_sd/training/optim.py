@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -80,6 +81,33 @@ def make(
     return made
 
 
+def try_out(name: str, device: torch.device, **options: Any) -> None:
+    """Two steps of an optimizer that is not known here, and its state written and read; `options` are those of `make`.
+
+    Raises ValueError where it can't do a step as others do, or its state can't be read back: no run with it could be resumed.
+    """
+    parameter = nn.Parameter(torch.zeros(8, 4, device=device))
+    tried = make(name, [[parameter]], **options)
+    try:
+        for _ in range(2):
+            parameter.grad = torch.ones_like(parameter)
+            tried.step()
+    except Exception as error:  # of a stranger's code
+        raise ValueError(
+            f"{name} can't do a step as other optimizers do ({shown(error).rstrip('.')}); choose another optim.optimizer."
+        ) from error
+    file = io.BytesIO()
+    try:
+        torch.save(tried.state_dict(), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{name} remembers more than numbers ({shown(error).partition(chr(10))[0].rstrip('.')}), which can't be read "
+            "back safely, so a run with it could not be resumed; choose another optim.optimizer."
+        ) from error
+
+
 def find(name: str) -> type[torch.optim.Optimizer]:
     """The class. Raises ValueError with a sentence where it is not installed, or is no optimizer."""
     kind = kind_of(name)
@@ -108,6 +136,11 @@ def _check(name: str, found: type, given: Mapping[str, Any]) -> None:
         raise ValueError(
             f"optim.arguments has {shown(wrong)!r}, which {name} does not take; it takes {listed}."
         )
+
+
+def arguments(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of what an optimizer was told, by which its groups keep it; what they count and find is not among them."""
+    return set(inspect.signature(type(optimizer)).parameters) - {"params", "lr"}
 
 
 def _parameters(found: type) -> list[str] | None:

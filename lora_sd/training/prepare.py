@@ -12,6 +12,7 @@ from ..data import batches, buckets, cache, hidden, variants
 from ..data.buckets import Fit
 from ..data.cache import LatentCache, OnProgress, TextCache
 from ..data.folder import Example
+from ..length import Epoch
 from ..models import text
 from ..models.family import Conditioning, Models
 from .feed import Part, Text
@@ -44,6 +45,18 @@ class Dataset:
 
     def batches_per_epoch(self, batch_size: int) -> int:
         return batches.batches_per_epoch(self._buckets, self._repeats, batch_size)
+
+    def epoch(self, batch_size: int, accumulation: int) -> Epoch:
+        """What an epoch comes to."""
+        subjects = [example for example in self.examples if not example.prior]
+        return Epoch(
+            pictures=len(subjects),
+            shown=sum(example.repeats for example in subjects),
+            prior=sum(example.repeats for example in self.examples if example.prior),
+            batches=self.batches_per_epoch(batch_size),
+            batch_size=batch_size,
+            accumulation=accumulation,
+        )
 
     def endless(self, seed: int, batch_size: int, start: int = 0, world: World = ALONE) -> Iterator[Part]:
         """This process's parts of batches without end in the order of (seed, epoch), from batch number `start` on."""

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from .. import footprint, hardware, run
+from .. import footprint, hardware, length, run
 from ..data import cache
 from ..data.buckets import Rules
 from ..data.folder import Example
 from ..footprint import Rung
+from ..length import Epoch
 from ..lora import formats, layers, metadata, targets, warm
 from ..lora.dropout import Dropout
 from ..models import fast
@@ -45,6 +46,8 @@ class Ready:
     rung: Rung
     vector: Vector
     dropout: Dropout | None
+    epoch: Epoch
+    total: int  # steps of the run
 
 
 def get_ready(
@@ -111,7 +114,9 @@ def get_ready(
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
     if config.lora.initial != "random":
         begin_alike(models, world)
-    batches = config.optim.steps * config.optim.accumulation
+    epoch = data.epoch(config.optim.batch_size, config.optim.accumulation)
+    total = length.total(config.optim, epoch)
+    batches = total * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)
     largest = max(w * h for w, h in data.bucket_counts())
@@ -119,7 +124,21 @@ def get_ready(
     if dropout:
         dropout.to(device)
     vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
-    return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector, dropout)
+    return Ready(
+        device,
+        models,
+        base,
+        base_hashes,
+        data,
+        apart,
+        text,
+        modules,
+        placed,
+        vector,
+        dropout,
+        epoch,
+        total,
+    )
 
 
 def encoded(pictures: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:

@@ -3,19 +3,20 @@
 The state comes after the LoRA file of its step: a run that is killed between the two makes that file again.
 """
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 from .. import errors, run
-from ..events import Saved
+from ..events import Finished, Saved
 from ..lora import formats, layers, metadata
 from ..lora.inspection import read_header
-from ..settings import MINUTES, TrainConfig
-from . import cadence, state
+from ..settings import TrainConfig
+from . import state
+from .cadence import Act
 from .description import DTYPES, describe
 from .ready import Ready
 from .state import Progress
@@ -28,7 +29,13 @@ STATE_BYTES = (
 )
 PATIENCE = 600.0  # seconds that the last save of a run waits for room on the disk
 PAUSE = 5.0  # seconds between two tries
-T = TypeVar("T")
+
+
+class Best(NamedTuple):
+    """The step whose held-out loss was the lowest so far."""
+
+    loss: float
+    step: int
 
 
 @dataclass
@@ -39,27 +46,20 @@ class Saver:
     update: Update
     voice: Voice
     warmup: int  # steps
-    steps_of: Callable[[int | str], int]
+    total: int  # steps of the run
+    files: Act  # to write a LoRA file
+    states: Act  # to save a state for its own sake
+    best: Best | None = None
     saved: int = -1  # step of the last state
-    saved_at: float = field(default_factory=time.monotonic)
-
-    def state_due(self, step: int) -> bool:
-        """Whether a state is to be saved for its own sake after `step`."""
-        every = self.config.save.state_every
-        if minutes := MINUTES.match(str(every)):
-            return time.monotonic() - self.saved_at >= 60 * float(minutes[1])
-        return cadence.due(step, self.steps_of(every), self.config.optim.steps)
-
-    def ends_bunch(self, step: int) -> bool:
-        """Whether a state is due after `step`, as far as steps tell."""
-        every = self.config.save.state_every
-        return not MINUTES.match(str(every)) and self.state_due(step)
+    ends: set[int] = field(default_factory=set)  # steps that the run ended with before it was made longer
 
     def path(self, step: int) -> Path:
         """The LoRA file of `step`; the final one has no number."""
+        return self.named("" if step == self.total else f"-{step:06d}")
+
+    def named(self, ending: str) -> Path:
         name = run.safe_name(self.config.output.name)
-        stem = name if step == self.config.optim.steps else f"{name}-{step:06d}"
-        return self.folder / "checkpoints" / f"{stem}.safetensors"
+        return self.folder / "checkpoints" / f"{name}{ending}.safetensors"
 
     def check_room(self) -> None:
         """Say at once if the disk has no room for what the run will leave on it."""
@@ -72,19 +72,21 @@ class Saver:
 
     def bytes_needed(self) -> int:
         """States, one more than are kept, and every LoRA file; previews are small beside them."""
-        count, total = self.update.vector.values.numel(), self.config.optim.steps
-        every = self.steps_of(self.config.save.every)
-        files = (total // every if every else 0) + 1
+        count, keep = self.update.vector.values.numel(), self.config.save.keep_last
+        on_the_way = max(0, self.files.times - 1)
+        files = (min(on_the_way, keep + 1) if keep else on_the_way) + 1 + self.config.save.keep_best
         of_file = DTYPES[self.config.save.dtype].itemsize
-        return count * ((state.KEPT + 1) * STATE_BYTES + files * of_file)
+        of_state = STATE_BYTES + (self.update.average.values.itemsize if self.update.average else 0)
+        return count * ((state.KEPT + 1) * of_state + files * of_file)
 
     def number_earlier_end(self, done: int) -> None:
         """Before a run is trained longer, the file it ended with is named by its step, so that it stays."""
-        path = self.path(self.config.optim.steps)
+        path = self.path(self.total)
         if path.exists():
             step = int(read_header(path).metadata.get("ss_steps", done))
-            if step < self.config.optim.steps:
+            if step < self.total:
                 path.rename(self.path(step))
+        self.ends = earlier_ends(self.folder)
 
     def save(self, progress: Progress, *, lora: bool) -> None:
         """On the way: what can't be written now is said, and left for the next time."""
@@ -116,20 +118,53 @@ class Saver:
         """The state of a step, and with `lora` its LoRA file; told once both are complete."""
         path = self.path(progress.step)
         if lora:
-            with self.update.averaged():
-                self.write_lora(path, progress)
+            self.write_lora(path, progress)
+            self.files.done()
         self.write_state(progress)
         if lora:
-            relative = path.relative_to(self.folder).as_posix()
-            self.voice.tell(Saved(step=progress.step, path=relative, modules=self.ready.modules))
+            self.tell(path, progress.step)
+            self.tidy()
         return path
+
+    def tell(self, path: Path, step: int, best: float | None = None) -> None:
+        relative = path.relative_to(self.folder).as_posix()
+        self.voice.tell(Saved(step=step, path=relative, modules=self.ready.modules, best=best))
+
+    def keep_best(self, progress: Progress, held_out: float | None) -> None:
+        """The LoRA file of a step whose held-out loss is the lowest so far, beside the others; where settings want it."""
+        if not self.config.save.keep_best or held_out is None or (self.best and held_out >= self.best.loss):
+            return
+        path = self.named(run.BEST)
+        try:
+            self.write_lora(path, progress)
+        except OSError as error:
+            self.voice.note(f"{errors.sentence(error)} The best file stays that of an earlier step.")
+            return
+        self.best = Best(held_out, progress.step)
+        self.tell(path, progress.step, held_out)
+
+    def tidy(self) -> None:
+        """Remove the oldest files of steps on the way, where more are there than are to be kept; not what a run ended with."""
+        if keep := self.config.save.keep_last:
+            numbered = [path for path in run.checkpoints(self.folder) if run.step_of(path) is not None]
+            for path in numbered[:-keep]:
+                if run.step_of(path) not in self.ends:
+                    with contextlib.suppress(
+                        OSError
+                    ):  # on Windows a program may have it open; next time, then
+                        path.unlink(missing_ok=True)
 
     def write_state(self, progress: Progress) -> None:
         state.save(self.folder / "state", progress, self.ready.models.parts(), self.update)
-        self.saved, self.saved_at = progress.step, time.monotonic()
+        self.saved = progress.step
+        self.states.done()
 
     def write_lora(self, path: Path, progress: Progress) -> None:
         """In the format of the settings; in fp32 where that is too narrow for the weights."""
+        with self.update.averaged():
+            self._write_lora(path, progress)
+
+    def _write_lora(self, path: Path, progress: Progress) -> None:
         pairs, family = layers.adapters(self.ready.models.parts()), self.ready.models.family
         header = self.header(progress)
         layout, dtype = self.config.save.layout, self.config.save.dtype
@@ -151,6 +186,7 @@ class Saver:
             base_hashes=self.base_hashes(),
             optimizer=self.update.optimizer,
             warmup=self.warmup,
+            total=self.total,
             started_at=time.time() - progress.seconds,
             step=progress.step,
         )
@@ -160,3 +196,18 @@ class Saver:
             return self.ready.base_hashes.result()
         except OSError:  # the base model's file was taken away under us; what was learned needs it no more
             return metadata.NO_FILE
+
+
+def earlier_ends(folder: Path) -> set[int]:
+    """The steps of files that a run ended with before it was made longer: by their headers, or its diary where those are minimal."""
+    found = {
+        event.step
+        for event in run.read_events(folder)[0]
+        if isinstance(event, Finished) and not event.stopped
+    }
+    for path in run.checkpoints(folder):
+        with contextlib.suppress(ValueError, OSError):
+            header = read_header(path).metadata
+            if header.get("ss_steps") == header.get("ss_max_train_steps", ""):
+                found.add(int(header["ss_steps"]))
+    return found

@@ -20,7 +20,7 @@ from .update import Update
 
 KEPT = 2  # the newest, and the one before in case the disk loses that
 FIRST_VERSION = "latest.pt"  # of version 0.1.0: no checksum, no number
-DAMAGED = (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError)
+DAMAGED = (RuntimeError, EOFError, ValueError, KeyError, OSError)
 
 
 class Progress(NamedTuple):
@@ -31,6 +31,8 @@ class Progress(NamedTuple):
     rate_factor: float = 1.0  # on the learning rate: halved when the run went back to a good state
     left_out: int = 0  # steps that changed nothing, for their loss or gradient was no number
     rung: str = ""  # of the memory ladder
+    best_loss: float | None = None  # the lowest held-out loss so far, where the best file is kept
+    best_step: int = 0
 
 
 def save(folder: Path, progress: Progress, parts: dict[str, nn.Module], update: Update) -> None:
@@ -101,13 +103,23 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The state in a file; None where it is damaged: cut short, changed on the disk, or no state."""
+    """The state in a file; None where it is damaged: cut short, changed on the disk, or no state.
+
+    Raises ValueError for one that is whole, and holds more than numbers: it is never opened, and not passed over in silence.
+    """
     try:
         data = path.read_bytes()
         start = 0 if path.name == FIRST_VERSION else 32
         if start and hashlib.sha256(memoryview(data)[start:]).digest() != data[:start]:
             return None
         return torch.load(io.BytesIO(memoryview(data)[start:]), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if path.name == FIRST_VERSION:  # whose damage nothing else tells
+            return None
+        raise ValueError(
+            f"{path} holds more than numbers, and is not opened; move it away, and the run goes on from the state before, "
+            "or begins anew."
+        ) from error
     except DAMAGED:
         return None
 

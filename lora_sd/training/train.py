@@ -1,17 +1,19 @@
 """`train` and `resume`: a config or a run folder in, a LoRA file out; one process at a time, its end always recorded."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import config as cfg
 from .. import errors, lock, run, signals
 from ..config import TrainConfig
-from ..events import Event, Failed, Finished, OnEvent
+from ..events import Event, Failed, Finished, Note, OnEvent
 from ..recorder import Recorder
-from . import sameness, world
+from ..settings import PATHS
+from . import sameness, trackers, world
 from .resuming import to_resume
+from .trackers import Trackers
 from .trainer import Trainer
 from .voice import Stopped
 from .world import World
@@ -49,11 +51,11 @@ def resume(
     folder: Path | str,
     on_event: OnEvent | None = None,
     *,
-    extend: int = 0,
+    extend: int | str = 0,
     changes: Mapping[str, Any] | None = None,
     accept_changes: bool = False,
 ) -> Path:
-    """Go on with the run of `folder`, `extend` steps longer than it was to be; gives its LoRA file, as `train` does.
+    """Go on with the run of `folder`, `extend` steps (or "2 epochs") longer than it was to be; gives its LoRA file, as `train` does.
 
     `changes` are other settings, by dotted name; those that change the mathematics need `accept_changes`.
     """
@@ -67,15 +69,23 @@ def _recorded(
 ) -> Path:
     """The run as its first process has it: what happens is written down, and told to `on_event`."""
     here.agree(str(folder))
-    recorder = Recorder(folder, config.optim.steps)
 
     def tell(event: Event) -> None:
         recorder(event)
+        for tracking in begun:
+            tracking(event)
         if on_event:
             on_event(event)
 
+    begun: list[Trackers] = []
+
+    trainer = Trainer(
+        config, folder, tell, here, accept_changes
+    )  # before the recorder writes how long the run is now
+    recorder = Recorder(folder, config.optim.known_steps)
     try:
-        return Trainer(config, folder, tell, here, accept_changes).go()
+        begun.append(_trackers(config, folder, lambda words: tell(Note(words))))
+        return trainer.go()
     except Stopped:
         tell(Finished(step=recorder.state.step, path="", stopped=True))
         raise
@@ -83,4 +93,18 @@ def _recorded(
         tell(Failed(errors.sentence(error), traceback.format_exc(), getattr(error, "code", "")))
         raise
     finally:
+        for tracking in begun:
+            tracking.close()
         recorder.close()
+
+
+def _trackers(config: TrainConfig, folder: Path, on_note: Callable[[str], None]) -> Trackers:
+    """Those of the settings. They are shown what differs from the defaults, but no places on this computer."""
+    optim, places = config.optim, {*PATHS, "data.folders"}
+    told = {name: str(value) for name, value in cfg.differences(config).items() if name not in places}
+    rates = optim.text_encoder_rate if config.lora.text_encoders else []
+    names = ["text_encoders"] if len(rates) == 1 else [f"text_encoder_{n}" for n in range(1, len(rates) + 1)]
+    factors = {name: rate / optim.learning_rate for name, rate in zip(names, rates, strict=True)}
+    return trackers.start(
+        config.output.trackers, folder, settings=told, rates={"unet": 1.0, **factors}, on_note=on_note
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config as cfg
-from .. import errors, run, signals
+from .. import errors, length, rates, run, signals
 from ..config import TrainConfig
 from ..events import Finished, OnEvent, Step
 from ..files import write_text
@@ -26,7 +26,7 @@ from .held_out import HeldOut
 from .loss import Loss
 from .noise import Noise
 from .ready import get_ready
-from .saving import Saver
+from .saving import Best, Saver
 from .state import Progress
 from .voice import Voice
 from .world import World
@@ -45,6 +45,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, folder: Path, tell: OnEvent, here: World, accept_changes: bool):
         self.config, self.folder, self.tell, self.world = config, folder, tell, here
         self.accept_changes = accept_changes
+        self.total_before = run.read_state(folder).total  # steps; 0 where they were not counted yet
         self.voice = Voice(tell, self.asked_to_end)
         self.began = time.monotonic()
         self.before = Progress()  # this process
@@ -56,8 +57,12 @@ class Trainer:
 
     @property
     def progress(self) -> Progress:
-        seconds = self.before.seconds + time.monotonic() - self.began
-        return Progress(self.done, seconds, self.rate_factor, self.left_out, self.rung.name)
+        best = self.saver.best or Best(None, 0)
+        return Progress(self.done, self.seconds(), self.rate_factor, self.left_out, self.rung.name, *best)
+
+    def seconds(self) -> float:
+        """Of training, in all processes that the run had so far."""
+        return self.before.seconds + time.monotonic() - self.began
 
     def go(self) -> Path:
         settings = self.config.optim
@@ -69,6 +74,7 @@ class Trainer:
         ranks = {name: len(down) for name, (down, *_) in saved["adapters"].items()} if saved else {}
         rung = saved.get("rung", "") if saved else ""
         self.ready = get_ready(self.config, self.world, self.voice, ranks=ranks, rung=rung)
+        self.total = self.ready.total
         self.rung = self.ready.rung
         self.held_out = HeldOut(self.ready, self.config.seed, self.world)
         self.set_up(saved)
@@ -82,19 +88,37 @@ class Trainer:
         """Make the optimizer, and go on from the run's saved state if there is one."""
         settings = self.config.optim
         self.update = learning.make_update(settings, self.config.lora, self.ready, saved, self.voice.note)
-        per_epoch = max(1, self.ready.data.batches_per_epoch(settings.batch_size) // settings.accumulation)
-        self.steps_of = functools.partial(cadence.steps_of, total=settings.steps, per_epoch=per_epoch)
-        self.warmup = self.steps_of(settings.warmup)
-        self.saver = Saver(
-            self.folder, self.config, self.ready, self.update, self.voice, self.warmup, self.steps_of
-        )
+        if saved:
+            self.before = state.progress_of(saved)
+        self.make_acts()
         if saved:
             self.restore(saved)
-            self.before = state.progress_of(saved)
         if self.world.first:
             self.check_sameness()
             self.saver.check_room()
         self.world.wait()
+
+    def make_acts(self) -> None:
+        """What the run does again and again: it saves, shows and measures."""
+        config, per_epoch = self.config, self.ready.epoch.steps
+        steps_of = functools.partial(cadence.steps_of, total=self.total, per_epoch=per_epoch)
+        act = functools.partial(cadence.Act, steps_of=steps_of, total=self.total, clock=self.seconds)
+        self.previewing, self.measuring = act(config.preview.every), act(config.validate.every)
+        self.warmup = steps_of(config.optim.warmup)
+        self.saver = Saver(
+            self.folder,
+            config,
+            self.ready,
+            self.update,
+            self.voice,
+            warmup=self.warmup,
+            total=self.total,
+            files=act(config.save.every),
+            states=act(config.save.state_every),
+            best=None
+            if self.before.best_loss is None
+            else Best(self.before.best_loss, self.before.best_step),
+        )
 
     def restore(self, saved: dict[str, Any]) -> None:
         if not state.fits(saved, self.update):
@@ -122,16 +146,17 @@ class Trainer:
 
     def take_over_settings(self) -> None:
         """The run's folder has the settings that it goes on with, and its file of an earlier end gets a number."""
-        path, total = self.folder / "config.toml", self.config.optim.steps
-        before = cfg.load(path).optim if path.exists() else self.config.optim
-        if total != before.steps and self.done:
+        path, total = self.folder / "config.toml", self.total
+        settings = cfg.load(path).optim if path.exists() else self.config.optim
+        before = settings.known_steps or self.total_before
+        if total != before and self.done:
             decays = self.config.optim.schedule != "constant"
             plan = (
                 f" The {self.config.optim.schedule} schedule goes on as one of {total} steps."
                 if decays
                 else ""
             )
-            self.voice.note(f"This run was to have {before.steps} steps and now has {total}.{plan}")
+            self.voice.note(f"This run was to have {before} steps and now has {total}.{plan}")
         settings = cfg.dumps(self.config)
         if not path.exists() or path.read_text(encoding="utf-8") != settings:
             write_text(path, settings)
@@ -140,8 +165,9 @@ class Trainer:
     def teach(self) -> Path:
         self.voice.say("training", "Training")
         if self.done == 0:
-            self.tell(Step(step=0, total=self.config.optim.steps, held_out=self.measure()))
-            if self.steps_of(self.config.preview.every):
+            self.say_what_to_expect()
+            self.tell(Step(step=0, total=self.total, held_out=self.measure()))
+            if self.previewing.ever:
                 self.preview(0)
             if self.world.first:
                 self.saver.save(self.progress, lora=False)
@@ -150,6 +176,15 @@ class Trainer:
         except Exception:
             self.keep()
             raise
+
+    def say_what_to_expect(self) -> None:
+        """How long the run is, and which rates are far from the usual."""
+        optim, starter = self.config.optim, self.config.model.base == "starter"
+        self.voice.note(f"{length.sentence(optim, self.ready.epoch)}.")
+        for note in rates.notes(optim, self.config.lora, starter=starter):
+            self.voice.note(note)
+        if note := rates.warmup_note(self.warmup, self.total):
+            self.voice.note(note)
 
     def learn_on(self) -> Path:
         """Learn to the end, whatever can be got over on the way."""
@@ -205,38 +240,40 @@ class Trainer:
 
     def learn(self) -> Path:
         """Train from the step that is done to the end."""
-        total = self.config.optim.steps
-        save_every, preview_every, check_every = map(
-            self.steps_of, (self.config.save.every, self.config.preview.every, self.config.validate.every)
-        )
-        due = functools.partial(cadence.due, total=total)
         self.passes = self.passes or self.ready_passes()
+        acts = (self.saver.files, self.saver.states, self.previewing, self.measuring)
 
         def ends_bunch(step: int) -> bool:
-            periodic = any(due(step, n) for n in (save_every, preview_every, check_every))
-            return periodic or self.saver.ends_bunch(step)
+            return any(act.ends_bunch(step) for act in acts)
 
         for bunch in self.bunches(ends_bunch):
             self.done = bunch[-1].step
             sound = not bunch[-1].left_out
-            held_out = self.measure() if sound and due(self.done, check_every) else None
+            held_out = self.measure() if sound and self.due_everywhere(self.measuring) else None
             for step in [*bunch[:-1], replace(bunch[-1], held_out=held_out)]:
                 self.tell(step)
             self.look_at(bunch)
-            if self.asked("preview") or due(self.done, preview_every):
+            if self.world.first:
+                self.saver.keep_best(self.progress, held_out)
+            if self.asked("preview") or self.previewing.due(self.done):
                 self.preview(self.done)
             ending = self.world.agree(self.asked_to_end())
-            if self.done == total:
+            if self.done == self.total:
                 break
             if ending:
                 return self.end(ending)
-            self.save(lora=due(self.done, save_every) or self.asked("save"))
+            self.save(lora=self.saver.files.due(self.done) or self.asked("save"))
         return self.end()
+
+    def due_everywhere(self, act: cadence.Act) -> bool:
+        """Whether an act is due in which all processes take part: by the clock, that of the first says."""
+        due = act.due(self.done)
+        return self.world.agree(due) if act.seconds else due
 
     def save(self, *, lora: bool) -> None:
         """What is due after the step that is done."""
         sound = self.left_out_in_a_row == 0  # else the state before is the good one
-        if self.world.first and sound and (lora or self.saver.state_due(self.done)):
+        if self.world.first and sound and (lora or self.saver.states.due(self.done)):
             self.saver.save(self.progress, lora=lora)
 
     def ready_passes(self) -> Passes:
@@ -288,7 +325,7 @@ class Trainer:
                 self.config.seed, settings.batch_size, self.done * settings.accumulation, self.world
             ),
             first=self.done + 1,
-            last=settings.steps,
+            last=self.total,
             accumulation=settings.accumulation,
             learning_rate=self.learning_rate,
             seed=self.config.seed,
@@ -299,7 +336,7 @@ class Trainer:
     def learning_rate(self, done: int) -> float:
         settings = self.config.optim
         schedule = schedules.named(settings.schedule, cycles=settings.cycles, power=settings.power)
-        planned = schedules.rate(schedule, done, settings.steps, self.warmup)
+        planned = schedules.rate(schedule, done, self.total, self.warmup)
         return settings.learning_rate * planned * self.rate_factor
 
     def look_at(self, bunch: list[Step]) -> None:
@@ -340,6 +377,7 @@ class Trainer:
         """The held-out loss after the step that is done."""
         with self.update.averaged():
             loss = self.held_out.measure()
+        self.measuring.done()
         if warning := self.held_out.warning(self.done, loss):
             self.voice.note(warning)
         return loss
@@ -355,3 +393,4 @@ class Trainer:
                 ):
                     self.tell(event)
             self.voice.say("training", "Training")
+        self.previewing.done()

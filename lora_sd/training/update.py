@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import optim
+from .average import Average
 from .max_norm import limit_norms
 from .vector import Vector
 
@@ -63,17 +64,20 @@ class Update:
         factors: Sequence[float] = (1.0,),
         plus_ratio: float = 1.0,
         max_norm: float = 0.0,
+        ema: float = 0.0,
     ):
         self.vector, self.optimizer, self.max_grad_norm, self.scale = vector, optimizer, max_grad_norm, scale
         self.factors = factors
         self.unused = copy.deepcopy(optimizer.state_dict())
         self.max_norm = max_norm  # of each layer's update; 0 for none
+        self.average = Average(vector.values, ema) if ema else None
         # how much further than the optimizer each number goes: `up` learns plus_ratio × faster (arXiv:2402.12354, section 4)
         self.further = None if plus_ratio == 1 else vector.spread(up=plus_ratio - 1)
 
     @torch.no_grad()
     def __call__(self, learning_rate: float) -> Tensor:
-        """Change the weights; gives (loss, 1 if the step was left out because it was not finite), (2,) on the device."""
+        """Change the weights; gives (loss, 1 if the step was left out because it was not finite, the gradient's norm before
+        clipping), (3,) on the device."""
         vector, gradient = self.vector, self.vector.gradient
         if self.scale.enabled:
             gradient.div_(self.scale.factor)
@@ -89,9 +93,12 @@ class Update:
             vector.values.addcmul_(vector.values - before, self.further)
         if self.max_norm:
             limit_norms(vector.adapters, self.max_norm)
+        if self.average:
+            self.average.follow(vector.values, bad)
         self.scale.follow(overflow)
         # a gradient that overflows in fp16 is how the scale finds its place, as long as it is above 1
-        result = torch.stack([vector.loss, (lost | (overflow & (self.scale.factor <= 1))).float()])
+        left_out = lost | (overflow & (self.scale.factor <= 1))
+        result = torch.stack([vector.loss, left_out.float(), norm])
         vector.sums.zero_()
         vector.renew()
         return result
@@ -110,22 +117,29 @@ class Update:
             self.begin_anew()
 
     def begin_anew(self) -> None:
-        """The optimizer remembers nothing."""
+        """The optimizer remembers nothing, nor does the average."""
         self.optimizer.load_state_dict(copy.deepcopy(self.unused))
+        if self.average:
+            self.average.begin_anew(self.vector.values)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """For a while the weights are those to use: of an optimizer that averages, its average."""
-        if not optim.averages(self.optimizer):
+        """For a while the weights are those to use: the average of those of the last steps, or that of an optimizer that averages."""
+        of_optimizer = optim.averages(self.optimizer)
+        if not (of_optimizer or self.average):
             yield
             return
-        before = self.vector.values.detach().clone()  # its way back would leave rounding errors
-        self.optimizer.eval()
+        before = self.vector.values.detach().clone()  # the optimizer's way back would leave rounding errors
+        if of_optimizer:
+            self.optimizer.eval()
+        else:
+            self.vector.values.data.copy_(self.average.values)
         self.vector.renew()
         try:
             yield
         finally:
-            self.optimizer.train()
+            if of_optimizer:
+                self.optimizer.train()
             self.vector.values.data.copy_(before)
             self.vector.renew()
 
@@ -138,8 +152,17 @@ class Update:
         return mine == theirs
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "scale": self.scale.state_dict()}
+        average = {"average": self.average.state_dict()} if self.average else {}
+        return {"optimizer": self.optimizer.state_dict(), "scale": self.scale.state_dict(), **average}
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Go on with what was remembered; the optimizer's arguments stay those it was made with."""
         self.optimizer.load_state_dict(values["optimizer"])
+        names = optim.arguments(self.optimizer)
+        for group, made in zip(self.optimizer.param_groups, self.unused["param_groups"], strict=True):
+            group.update(copy.deepcopy({name: made[name] for name in names & made.keys()}))
         self.scale.load_state_dict(values["scale"])
+        if self.average and "average" in values:
+            self.average.load_state_dict(values["average"])
+        elif self.average:
+            self.average.begin_anew(self.vector.values)
