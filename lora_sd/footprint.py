@@ -37,6 +37,7 @@ class Needs(NamedTuple):
     targets: str  # as lora.targets has it
     text_encoders: bool  # whether they learn; else they leave the card
     bytes_per_weight: int = 2  # of the base model
+    embedding: bool = False  # whether a word of its own learns, for which the text encoders run in each step
 
 
 class Footprint(NamedTuple):
@@ -126,6 +127,7 @@ def predict(needs: Needs, rung: Rung) -> int:
         kept += latent_pixels * model.narrow * (needs.rank - 16)
     if needs.text_encoders:
         learning += model.text_adapters
+    if needs.text_encoders or needs.embedding:
         weights += model.text * each
         kept += model.text_kept
     # in fp32 value, gradient and two states of the optimizer; in the base's format a copy, and gradients fresh and gathered

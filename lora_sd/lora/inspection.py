@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..models.header import WIDTHS
 from ..models.safetensors_file import Contents, open_header
 from ..paths import shown, typed
+from . import beside
 
 TITLES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
 VERSIONS = {"sd_v1": "sd15", "sd_v2": "sd2", "sdxl": "sdxl"}  # how ss_base_model_version begins
@@ -29,6 +30,8 @@ PARTS = {
 }  # what a key begins with; all else is the U-Net
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+TEXT_WIDTHS = (768, 1024, 1280)  # of the token embeddings of CLIP's text encoders
+MOST_VECTORS = 75  # of a word: more would not fit into a chunk of a prompt
 MOST_ALPHA = 1_000_000  # those in use are below a few thousand
 
 FOREIGN = {  # kinds of adapter that are not a plain LoRA, by what their keys end in
@@ -64,6 +67,9 @@ SETTINGS = {
     "ss_mixed_precision": "mixed precision",
     "ss_seed": "seed",
 }
+
+
+LORA, EMBEDDING = "LoRA", "textual inversion"  # the kinds that can be loaded here
 
 
 class Header(NamedTuple):
@@ -127,6 +133,18 @@ def text_width(header: Header) -> int | None:
     return None
 
 
+def vectors_of(header: Header) -> dict[str, tuple[int, int]]:
+    """How many vectors of which width a textual-inversion file has, by key; {} for a file of another kind."""
+    shapes = {key: shape if len(shape) == 2 else (1, *shape) for key, shape in header.shapes.items()}
+    named = shapes.keys() in ({"emb_params"}, {"clip_l", "clip_g"}, {"clip_l"}, {"clip_g"})
+    counts = {shape[0] for shape in shapes.values()}
+    if len(counts) != 1 or any(len(shape) != 2 for shape in shapes.values()):
+        return {}
+    # diffusers names its one tensor as the word
+    known = named or (len(shapes) == 1 and next(iter(shapes.values()))[1] in TEXT_WIDTHS)
+    return shapes if known and 0 < counts.pop() <= MOST_VECTORS and not _modules(header)[1] else {}
+
+
 class Module(NamedTuple):
     """One adapted layer as the file has it."""
 
@@ -135,17 +153,26 @@ class Module(NamedTuple):
     alpha: float
 
 
+class Word(NamedTuple):
+    """A word that is vectors of its own."""
+
+    text: str
+    vectors: int
+    file: str  # that has them; "" for this one
+
+
 @dataclass(frozen=True)
 class Inspection:
-    """What a LoRA file tells; `str()` of it is for people."""
+    """What a LoRA file or a textual-inversion file tells; `str()` of it is for people."""
 
     path: Path
     size: int  # bytes
     layout: str  # kohya, peft, diffusers or other
-    kinds: list[str]  # of adapter; more than ["LoRA"] can't be loaded here
+    kinds: list[str]  # of adapter; others than one of LORA and EMBEDDING can't be loaded here
     family: str | None  # sd15, sd2, sdxl
     base: str  # name of the model that it was trained on, "" if it does not say
     trigger: str
+    word: Word | None  # of a textual-inversion file, or of the one that goes with the LoRA
     modules: dict[str, int]  # part → adapted layers
     ranks: dict[int, int]  # rank → layers
     strengths: dict[float, int]  # alpha / rank → layers
@@ -159,8 +186,9 @@ class Inspection:
             + (f", trained on {self.base}" if self.base else ""),
             "trigger": self.trigger,
             "kind": " + ".join(self.kinds)
-            + ("" if self.kinds == ["LoRA"] else ", which can't be loaded here"),
-            "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB",
+            + ("" if self.kinds in ([LORA], [EMBEDDING]) else ", which can't be loaded here"),
+            "own word": _own_word(self.word) if self.word else "",
+            "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB" if self.layout else f"{self.size / 1e3:.1f} KB",
             "layers": ", ".join(f"{count} in {part}" for part, count in self.modules.items()),
             "rank": _table(self.ranks),
             "alpha / rank": _table(self.strengths),
@@ -175,6 +203,11 @@ class Inspection:
         return "\n".join(self.lines())
 
 
+def _own_word(word: Word) -> str:
+    count = "1 vector" if word.vectors == 1 else f"{word.vectors} vectors"
+    return f"{word.text}, {count}" + (f" in {word.file}, which goes with this file" if word.file else "")
+
+
 def _table(counts: Mapping[float, int]) -> str:
     """`16`, or `16 in 128 layers, 8 in 64 layers`."""
     if len(counts) == 1:
@@ -183,10 +216,11 @@ def _table(counts: Mapping[float, int]) -> str:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Kind, base model, ranks, trigger word and training settings of a LoRA file; ValueError if it is not one."""
+    """Kind, base model, ranks, trigger word and training settings of a LoRA or textual-inversion file; ValueError for others."""
     path, header = Path(path), read_header(path)
     layout, modules = _modules(header)
-    kinds = (["LoRA"] if modules else []) + foreign_kinds(header)
+    vectors = vectors_of(header)
+    kinds = ([LORA] if modules else []) + ([EMBEDDING] if vectors else []) + foreign_kinds(header)
     if not kinds:
         raise ValueError(
             f"{shown(path.name)} is not a LoRA file: none of its {len(header.shapes)} tensors belongs to one."
@@ -195,17 +229,25 @@ def inspect(path: str | Path) -> Inspection:
     return Inspection(
         path=path,
         size=path.stat().st_size,
-        layout=layout,
+        layout="" if vectors else layout,
         kinds=kinds,
         family=_family(header),
         base=metadata.get("lora_sd.base") or _told(metadata, "ss_sd_model_name"),
         trigger=metadata.get("modelspec.trigger_phrase", ""),
+        word=_word(path, header, vectors),
         modules=_count_parts(modules),
         ranks=dict(Counter(module.rank for module in modules).most_common()),
         strengths=dict(Counter(module.alpha / module.rank for module in modules).most_common()),
         settings={label: value for key, label in SETTINGS.items() if (value := _told(metadata, key))},
         metadata=dict(metadata),
     )
+
+
+def _word(path: Path, header: Header, vectors: Mapping[str, tuple[int, int]]) -> Word | None:
+    if vectors:
+        return Word(header.metadata.get(beside.WORD, path.stem), next(iter(vectors.values()))[0], "")
+    told = beside.named(header.metadata)
+    return Word(told.word, told.vectors, told.file) if told else None
 
 
 def _modules(header: Header) -> tuple[str, list[Module]]:

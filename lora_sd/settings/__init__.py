@@ -7,6 +7,7 @@ import warnings
 from typing import Literal
 
 from .adapter import LoraSettings
+from .embedding import EmbeddingSettings
 from .model import ModelSettings
 from .noise import LossSettings, NoiseSettings
 from .optim import OptimSettings
@@ -19,6 +20,7 @@ __all__ = [
     "PATHS",
     "CaptionSettings",
     "DataSettings",
+    "EmbeddingSettings",
     "Folder",
     "LoraSettings",
     "OptimSettings",
@@ -54,6 +56,7 @@ with warnings.catch_warnings():
         data: DataSettings = DataSettings()
         captions: CaptionSettings = CaptionSettings()
         lora: LoraSettings = LoraSettings()
+        embedding: EmbeddingSettings = EmbeddingSettings()
         optim: OptimSettings = OptimSettings()
         noise: NoiseSettings = NoiseSettings()
         loss: LossSettings = LossSettings()

@@ -21,8 +21,9 @@ from ..lora.dropout import Dropout
 from ..models import fast
 from ..models.family import Models
 from ..models.load import load
+from ..models.words import Rows
 from ..settings import LoraSettings, TrainConfig
-from . import examples, memory, prepare
+from . import examples, memory, prepare, word
 from .feed import Text
 from .prepare import Dataset
 from .vector import Vector
@@ -43,6 +44,7 @@ class Ready:
     text: Text
     modules: dict[str, int]  # adapted layers of each part: {"unet": 192}
     rung: Rung
+    word: dict[str, Rows]  # of the trigger word by text encoder, where it learns
     vector: Vector
     dropout: Dropout | None
 
@@ -55,6 +57,7 @@ def get_ready(
     Of a run that goes on `ranks` are those of its state, which will be put in place, and `rung` where on the memory
     ladder it was.
     """
+    word.check(config)
     voice.say("starting", "Looking at the pictures")
     good = run.home() / "cache" / "good.json"
     train_on, held_out = examples.find(
@@ -99,6 +102,9 @@ def get_ready(
         )
     dropout = dropout_of(config.lora, world.rank)
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
+    rows = word.begin(models, config)
+    if not (modules or rows):
+        raise ValueError("lora.targets is none, so nothing would learn; set embedding.tokens, or other layers.")
     batches = config.optim.steps * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)
@@ -106,8 +112,9 @@ def get_ready(
     placed = place(models, device, config, largest, world, voice, at_least=rung)
     if dropout:
         dropout.to(device)
-    vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
-    return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, vector, dropout)
+    low_ranks = (low_rank for _, low_rank in layers.low_ranks(models.parts()))
+    vector = Vector(low_ranks, models.dtype, rows.values())
+    return Ready(device, models, base, base_hashes, data, apart, text, modules, placed, rows, vector, dropout)
 
 
 def encoded(pictures: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:
@@ -200,7 +207,8 @@ def place(
         batch_size=-(-config.optim.batch_size // world.size),
         rank=config.lora.rank,
         targets=config.lora.targets,
-        text_encoders=models.encoders_learn,
+        text_encoders=any(name.startswith("text_encoder") for name, _ in layers.low_ranks(models.parts())),
+        embedding=config.embedding.tokens > 0,
         bytes_per_weight=models.dtype.itemsize,
     )
     mine, why = memory.choose_rung(config.machine.memory, device, models.unet, needs)

@@ -81,7 +81,9 @@ class Trainer:
     def set_up(self, saved: dict[str, Any] | None) -> None:
         """Make the optimizer, and go on from the run's saved state if there is one."""
         settings = self.config.optim
-        self.update = learning.make_update(settings, self.config.lora, self.ready, saved, self.voice.note)
+        self.update = learning.make_update(
+            settings, self.config.lora, self.config.embedding, self.ready, saved, self.voice.note
+        )
         per_epoch = max(1, self.ready.data.batches_per_epoch(settings.batch_size) // settings.accumulation)
         self.steps_of = functools.partial(cadence.steps_of, total=settings.steps, per_epoch=per_epoch)
         self.warmup = self.steps_of(settings.warmup)
