@@ -169,7 +169,7 @@ def memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Needed | Non
         rank=chosen["lora.rank"],
         targets=chosen["lora.targets"],
         text_encoders=chosen["lora.text_encoders"] or not on_card,  # only a card is worth leaving
-        embedding=chosen["embedding.tokens"] > 0,
+        embedding=bool(chosen["embedding.tokens"]),
         bytes_per_weight=2 if on_card and chosen["machine.precision"] != "fp32" else 4,
     )
     rung = _rung(chosen["machine.memory"], machine, needs)

@@ -53,6 +53,7 @@ SETTINGS = {
     "ss_epoch": "epochs",
     "ss_learning_rate": "learning rate",
     "ss_text_encoder_lr": "text encoder rate",
+    "ss_embedding_rate": "rate of the vectors",
     "ss_optimizer": "optimizer",
     "ss_lr_scheduler": "schedule",
     "ss_total_batch_size": "batch size",

@@ -78,7 +78,7 @@ def describe(
         ],
         held_out=held_out,
         buckets=data.bucket_counts(),
-        options=_options(config, data),
+        options=_options(config, data) | _of_word(config),
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
@@ -92,6 +92,13 @@ def network_args(settings: LoraSettings) -> dict[str, str]:
         "loraplus_lr_ratio": settings.plus_ratio if settings.plus_ratio != 1 else None,
     }
     return {name: str(value) for name, value in given.items() if value}
+
+
+def _of_word(config: TrainConfig) -> dict[str, Any]:
+    """How the trigger word learned, where it did; sd-scripts has no names for that."""
+    settings = config.embedding
+    names = {"tokens": settings.tokens, "rate": settings.rate, "initial": settings.initial}
+    return {f"ss_embedding_{name}": value for name, value in names.items()} if settings.tokens else {}
 
 
 def _options(config: TrainConfig, data: Dataset) -> dict[str, Any]:

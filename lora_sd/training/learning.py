@@ -36,11 +36,10 @@ def make_update(
         raise ValueError(
             f"{name} finds the learning rate of all parts itself; "
             + (
-                f"set embedding.rate to optim.learning_rate ({settings.learning_rate:g})"
-                if ready.word
-                else "leave optim.text_encoder_rate out"
+                "leave optim.text_encoder_rate out."
+                if settings.text_encoder_rate
+                else f"set embedding.rate to optim.learning_rate, {settings.learning_rate:g}."
             )
-            + "."
         )
     optimizer = optim.make(
         name,

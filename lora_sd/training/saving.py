@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from .. import errors, run
 from ..events import Saved
-from ..lora import formats, layers, metadata
+from ..lora import beside, embedding, formats, layers, metadata
 from ..lora.inspection import read_header
 from ..settings import MINUTES, TrainConfig
 from . import cadence, state
@@ -56,10 +56,22 @@ class Saver:
         return not MINUTES.match(str(every)) and self.state_due(step)
 
     def path(self, step: int) -> Path:
-        """The LoRA file of `step`; the final one has no number."""
-        name = run.safe_name(self.config.output.name)
-        stem = name if step == self.config.optim.steps else f"{name}-{step:06d}"
-        return self.folder / "checkpoints" / f"{stem}.safetensors"
+        """The LoRA file of `step`, or of a run without layers that of its word; the final one has no number."""
+        if not self.ready.modules:
+            return self.folder / "checkpoints" / self.name(self.word, step)
+        return self.folder / "checkpoints" / self.name(run.safe_name(self.config.output.name), step)
+
+    def word_path(self, step: int) -> Path:
+        """The file of the word's vectors, which other programs call by its name."""
+        path = self.path(step)
+        return path.parent / beside.FOLDER / self.name(self.word, step) if self.ready.modules else path
+
+    def name(self, stem: str, step: int) -> str:
+        return f"{stem}.safetensors" if step == self.config.optim.steps else f"{stem}-{step:06d}.safetensors"
+
+    @property
+    def word(self) -> str:
+        return self.config.data.trigger.strip()
 
     def check_room(self) -> None:
         """Say at once if the disk has no room for what the run will leave on it."""
@@ -84,6 +96,9 @@ class Saver:
         if path.exists():
             step = int(read_header(path).metadata.get("ss_steps", done))
             if step < self.config.optim.steps:
+                word_path = self.word_path(self.config.optim.steps)
+                if word_path != path and word_path.exists():
+                    word_path.rename(self.word_path(step))
                 path.rename(self.path(step))
 
     def save(self, progress: Progress, *, lora: bool) -> None:
@@ -117,7 +132,7 @@ class Saver:
         path = self.path(progress.step)
         if lora:
             with self.update.averaged():
-                self.write_lora(path, progress)
+                self.write_result(path, progress)
         self.write_state(progress)
         if lora:
             relative = path.relative_to(self.folder).as_posix()
@@ -128,10 +143,23 @@ class Saver:
         state.save(self.folder / "state", progress, self.ready.models.parts(), self.update)
         self.saved, self.saved_at = progress.step, time.monotonic()
 
-    def write_lora(self, path: Path, progress: Progress) -> None:
+    def write_result(self, path: Path, progress: Progress) -> None:
+        """The word's vectors, if it learns, and then the LoRA, whose header names them."""
+        header = self.header(progress)
+        if rows := self.ready.word:
+            word_path, family = self.word_path(progress.step), self.ready.models.family
+            vectors = {part: one.vectors for part, one in rows.items()}
+            embedding.save(word_path, vectors, family, metadata=metadata.of_embedding(header, self.word))
+            named = beside.Named(
+                word_path.name, self.word, self.config.embedding.tokens, beside.body_hash(word_path)
+            )
+            header[beside.KEY] = str(named)
+        if self.ready.modules:
+            self.write_lora(path, header)
+
+    def write_lora(self, path: Path, header: dict[str, str]) -> None:
         """In the format of the settings; in fp32 where that is too narrow for the weights."""
         pairs, family = layers.adapters(self.ready.models.parts()), self.ready.models.family
-        header = self.header(progress)
         layout, dtype = self.config.save.layout, self.config.save.dtype
         try:
             formats.save(path, pairs, family, metadata=header, layout=layout, dtype=DTYPES[dtype])

@@ -1,4 +1,4 @@
-"""What a run needs to go on exactly where it was: adapters, optimizer, loss scale, the step, and what went wrong so far.
+"""What a run needs to go on exactly where it was: adapters, a word of its own, optimizer, loss scale, the step, and what went wrong so far.
 
 Order and randomness are functions of (seed, step), so no generator and no place in the data is saved. A state is a file of
 its own, state/000050.pt: 32 bytes of SHA-256, then what torch wrote. The one before stays until the next one is complete.
@@ -41,6 +41,7 @@ def save(folder: Path, progress: Progress, parts: dict[str, nn.Module], update: 
         "adapters": {
             name: (pair.down.clone(), pair.up.clone()) for name, pair in layers.adapters(parts).items()
         },
+        "word": [rows.vectors.detach().clone() for rows in update.vector.rows],
         "optimizer_name": type(update.optimizer).__name__,
         "update": update.state_dict(),
     }
@@ -123,10 +124,18 @@ def restore(values: dict[str, Any], parts: dict[str, nn.Module], update: Update)
             "The saved state of this run is of a LoRA with other layers or ranks; put lora.rank, lora.targets and "
             "lora.ranks back, or start a new run from its file: lora.start."
         )
+    rows, saved = update.vector.rows, values.get("word", [])
+    if [vectors.shape for vectors in saved] != [one.vectors.shape for one in rows]:
+        raise ValueError(
+            "The saved state of this run has another number of vectors for the trigger word; put embedding.tokens back, or "
+            "start a new run."
+        )
     with torch.no_grad():
         for name, (down, up) in values["adapters"].items():
             mine[name].down.copy_(down)
             mine[name].up.copy_(up)
+        for one, vectors in zip(rows, saved, strict=True):
+            one.vectors.copy_(vectors)
     update.vector.renew()
     if fits(values, update):
         update.load_state_dict(values.get("update") or _of_matrices(values, update))
