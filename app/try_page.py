@@ -61,7 +61,15 @@ class Page(NamedTuple):
 
     def of_lora(self) -> list[gr.components.Component]:
         """What follows from the first LoRA."""
-        own = [self.about, self.download, self.download_plain, self.download_word, self.base, self.prompt, self.negative]
+        own = [
+            self.about,
+            self.download,
+            self.download_plain,
+            self.download_word,
+            self.base,
+            self.prompt,
+            self.negative,
+        ]
         return [*own, self.seed, self.steps, self.guidance, self.sampler]
 
     def results(self) -> list[gr.components.Component]:

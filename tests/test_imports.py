@@ -51,14 +51,14 @@ OURS = {
     "lora_sd.lora.seeds": "",
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.lora.packed": "models.frozen",
-    "lora_sd.sample": "models lora",
+    "lora_sd.sample": "models lora paths",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint paths",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "",
     "lora_sd.training.schedules": "",
     "app": "app files config settings flags events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
-    "models.find models.download lora.inspection lora.metadata",
+    "models.find models.download lora.beside lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -75,7 +75,7 @@ OTHERS = {
 TORCHLESS = (
     "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
-    "lora_sd.models.download lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
+    "lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from lora_sd.models import text, words
 
 PROMPTS = ["a photo of mycat, asleep", "mycat", "a cat", "MyCat's hat (mycat) and mycats", ""]
-PIPELINES = {"sd15": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+PIPELINES = {"sd15": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 
 
 def vectors_for(models, count):
@@ -32,14 +32,19 @@ def taught(tiny_models):
 
 
 def by_encoder(models, rows):
-    return {spec.attribute: one.vectors.data for spec, one in zip(models.family.text_encoders, rows, strict=True)}
+    return {
+        spec.attribute: one.vectors.data for spec, one in zip(models.family.text_encoders, rows, strict=True)
+    }
 
 
 def added_to(folder, name, vectors):
     """The pipeline with the vectors as tokens mycat, mycat_1, … in its tokenizers and token embeddings."""
     pipeline = PIPELINES[name].from_pretrained(folder)
     for spec, rows in vectors.items():
-        tokenizer, encoder = getattr(pipeline, spec.replace("text_encoder", "tokenizer")), getattr(pipeline, spec)
+        tokenizer, encoder = (
+            getattr(pipeline, spec.replace("text_encoder", "tokenizer")),
+            getattr(pipeline, spec),
+        )
         tokenizer.add_tokens(["mycat", *(f"mycat_{i}" for i in range(1, len(rows)))])
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         encoder.get_input_embeddings().weight.data[-len(rows) :] = rows
@@ -53,34 +58,25 @@ def by_diffusers(pipeline, prompts):
     return text.Conditioning(tokens, pooled[0] if pooled else None)
 
 
-@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_word_is_read_as_tokens_that_were_added(taught, tiny_folder, name, count):
-    models, rows = taught(name, count)
-    vectors = by_encoder(models, rows)
-    prompts = ["a photo of mycat, asleep", "mycat and a cat", "a cat"]
-    theirs = by_diffusers(added_to(tiny_folder(name), name, vectors), prompts)
-    ours = text.encode(models, prompts)
-    torch.testing.assert_close(ours.tokens, theirs.tokens, rtol=0, atol=0)
-    torch.testing.assert_close(ours.pooled, theirs.pooled)
-
-
-@pytest.mark.parametrize("name", PIPELINES)
-def test_only_its_rows_get_a_gradient_and_it_is_that_of_added_tokens(taught, tiny_folder, name):
+def test_a_word_is_read_as_added_tokens_and_only_its_rows_get_their_gradient(taught, tiny_folder, name):
     models, rows = taught(name, 2)
     for one in rows:
         one.requires_grad_(True)
     prompts = ["a photo of mycat, asleep", "mycat and mycat ,"]
-    weigh(text.encode(models, prompts)).backward()
+    ours = text.encode(models, prompts)
+    weigh(ours).backward()
     learnt = [p for encoder in models.text_encoders for p in encoder.parameters() if p.grad is not None]
     assert {id(p) for p in learnt} == {id(one.vectors) for one in rows}
 
     pipeline = added_to(tiny_folder(name), name, by_encoder(models, rows))
-    weigh(by_diffusers(pipeline, prompts)).backward()
+    theirs = by_diffusers(pipeline, prompts)
+    weigh(theirs).backward()
+    assert torch.equal(ours.tokens, theirs.tokens)
     for part, one in zip(by_encoder(models, rows), rows, strict=True):
-        theirs = getattr(pipeline, part).get_input_embeddings().weight.grad[-2:]
-        assert theirs.abs().max() > 0
-        torch.testing.assert_close(one.vectors.grad, theirs)
+        wanted = getattr(pipeline, part).get_input_embeddings().weight.grad[-2:]
+        assert wanted.abs().max() > 0
+        torch.testing.assert_close(one.vectors.grad, wanted)
 
 
 def weigh(found):
@@ -92,7 +88,14 @@ def weigh(found):
 def test_a_word_is_what_the_captions_take_for_it(taught):
     models, _ = taught("sd15", 2)
     own = [49408, 49409]
-    start = {"mycats": False, "MYCAT": True, "(mycat)": True, "mycat's": True, "mycat_2": False, "it:mycat": True}
+    start = {
+        "mycats": False,
+        "MYCAT": True,
+        "(mycat)": True,
+        "mycat's": True,
+        "mycat_2": False,
+        "it:mycat": True,
+    }
     for prompt, known in start.items():
         [ids] = text.token_ids(models, prompt)
         assert (own[0] in ids, own[1] in ids) == (known, known), prompt

@@ -49,17 +49,20 @@ def find(lora: Path, told: Named) -> Path | None:
 def _candidates(folder: Path, name: str) -> Iterator[Path]:
     """First the files of that name, then whatever may be it."""
     folders = (folder, folder / FOLDER)
-    files = [*(place / name for place in folders), *(p for f in folders for p in sorted(f.glob("*.safetensors")))]
+    files = [
+        *(place / name for place in folders),
+        *(p for f in folders for p in sorted(f.glob("*.safetensors"))),
+    ]
     yield from (path for path in files if os.path.isfile(path) and os.path.getsize(path) <= MOST_BYTES)
 
 
-def body_hash(path: Path) -> str:
-    """The SHA-256 of a safetensors file's tensors; "" for a file that is none."""
+def body_hash(path: Path) -> str | None:
+    """The SHA-256 of a safetensors file's tensors; None for a file that is none."""
     with open(path, "rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length > os.fstat(file.fileno()).st_size:
-            return ""
+            return None
         file.seek(8 + length)
         return hashlib.sha256(file.read()).hexdigest()
 

@@ -31,7 +31,9 @@ def load(path: str | Path, family: Family) -> EmbeddingFile:
     header = read_header(path)
     found = vectors_of(header)
     if not found:
-        raise ValueError(f"{shown(path.name)} is not a textual-inversion file; a LoRA file is given as a LoRA.")
+        raise ValueError(
+            f"{shown(path.name)} is not a textual-inversion file; a LoRA file is given as a LoRA."
+        )
     keys = {spec.attribute: spec.embedding for spec in family.text_encoders}
     if len(keys) == 1 and len(found) == 1:  # diffusers names the tensor as the word
         keys = dict.fromkeys(keys, next(iter(found)))

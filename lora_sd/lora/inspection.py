@@ -189,7 +189,9 @@ class Inspection:
             "kind": " + ".join(self.kinds)
             + ("" if self.kinds in ([LORA], [EMBEDDING]) else ", which can't be loaded here"),
             "own word": _own_word(self.word) if self.word else "",
-            "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB" if self.layout else f"{self.size / 1e3:.1f} KB",
+            "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB"
+            if self.layout
+            else f"{self.size / 1e3:.1f} KB",
             "layers": ", ".join(f"{count} in {part}" for part, count in self.modules.items()),
             "rank": _table(self.ranks),
             "alpha / rank": _table(self.strengths),

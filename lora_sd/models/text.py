@@ -76,9 +76,7 @@ def _token_ids(models: Models, index: int, captions: list[str]) -> list[list[int
 
 def _weights(models: Models, captions: list[str]) -> list[list[float]]:
     """The weight of each token of each caption."""
-    return [
-        [weight for ids, weight in _weighted(models, 0, caption) for _ in ids] for caption in captions
-    ]
+    return [[weight for ids, weight in _weighted(models, 0, caption) for _ in ids] for caption in captions]
 
 
 def _weighted(models: Models, index: int, caption: str) -> list[tuple[list[int], float]]:

@@ -104,7 +104,9 @@ def get_ready(
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
     rows = word.begin(models, config)
     if not (modules or rows):
-        raise ValueError("lora.targets is none, so nothing would learn; set embedding.tokens, or other layers.")
+        raise ValueError(
+            "lora.targets is none, so nothing would learn; set embedding.tokens, or other layers."
+        )
     batches = config.optim.steps * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
     text = read_captions(captions, models, device, world, voice)

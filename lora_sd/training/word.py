@@ -3,6 +3,8 @@
 (arXiv:2208.01618; arXiv:2106.05744 tunes the model around an inversion.)
 """
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -37,9 +39,13 @@ def begin(models: Models, config: TrainConfig) -> dict[str, Rows]:
     trigger, initial = config.data.trigger.strip(), config.embedding.initial.strip()
     ids = text.token_ids(models, initial or trigger)
     if not all(ids):
-        raise ValueError(f"embedding.initial is {shown(initial)!r}, in which the model reads no word; give it another.")
+        raise ValueError(
+            f"embedding.initial is {shown(initial)!r}, in which the model reads no word; give it another."
+        )
     vectors = {
-        part: spread(models.parts()[part].get_input_embeddings().weight[torch.tensor(own)], config.embedding.tokens)
+        part: spread(
+            models.parts()[part].get_input_embeddings().weight[torch.tensor(own)], config.embedding.tokens
+        )
         for part, own in zip(text_encoders(models), ids, strict=True)
     }
     rows = words.add(models, trigger, vectors, OWNER)
@@ -62,5 +68,8 @@ def spread(rows: Tensor, count: int) -> Tensor:
     """
     starts = [number * len(rows) // count for number in range(count + 1)]
     return torch.stack(
-        [rows[start : max(start + 1, end)].float().mean(0) for start, end in zip(starts, starts[1:], strict=False)]
+        [
+            rows[start : max(start + 1, end)].float().mean(0)
+            for start, end in itertools.pairwise(starts)
+        ]
     )
