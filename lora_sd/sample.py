@@ -65,7 +65,7 @@ def generate(
     _check(models, prompts, seeds, sampler, size)
     numbers = [("steps", steps), ("guidance", guidance), *(("seed", seed) for seed in seeds)]
     _check_numbers(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
-    with _attached(models, {**dict.fromkeys(embeddings, 1.0), **(loras or {})}):
+    with _attached(models, loras or {}, embeddings):
         pairs = [(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         tick = _counter(on_step, len(pairs) * steps)
         return [
@@ -97,10 +97,15 @@ def _check_numbers(numbers: Iterable[tuple[str, float]]) -> None:
 
 
 @contextlib.contextmanager
-def _attached(models: Models, files: Mapping[str | Path, float]) -> Iterator[None]:
+def _attached(
+    models: Models, loras: Mapping[str | Path, float], embeddings: Sequence[str | Path]
+) -> Iterator[None]:
     names = []
     try:
-        for path, strength in files.items():
+        for path in embeddings:
+            names.append(str(Path(path).resolve()))
+            _add_word(models, Path(path), names[-1])
+        for path, strength in loras.items():
             names.append(load_lora(models, path, strength))
         yield
     finally:
@@ -109,7 +114,7 @@ def _attached(models: Models, files: Mapping[str | Path, float]) -> Iterator[Non
 
 
 def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
-    """Put a LoRA file on the model, with the trigger word's vectors if they lie beside it, or a textual-inversion file.
+    """Put a LoRA file on the model, and the trigger word's vectors if they lie beside it; or a textual-inversion file.
 
     Gives its name for `set_strength` and `unload`.
     """
@@ -120,12 +125,12 @@ def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
             _add_word(models, path, name)
         else:
             _add_lora(models, path, name, strength)
-            if told := beside.named(dict(header.metadata)):
+            if told := beside.named(header.metadata):
                 _add_word_of(models, path, name, told)
-        words.know(models, name, strength != 0)
     except ValueError:
         unload(models, name)
         raise
+    words.know(models, name, strength != 0)
     return name
 
 

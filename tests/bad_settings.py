@@ -8,6 +8,8 @@ from bad import bad, write
 from lora_sd import config as cfg
 from lora_sd import flags
 from lora_sd.__main__ import train
+from lora_sd.training import word
+from lora_sd.training.train import train as train_it
 
 
 def toml(folder: Path, text: str | bytes) -> None:
@@ -263,3 +265,31 @@ def a_folder_of_several_with_NUL_in_its_name(folder):
 @bad("data.folders.0", "write a path, or JSON")
 def a_folder_of_several_that_is_half_JSON(folder):
     flags.parse(["--data.folders", '{"path": '], cfg.TrainConfig())
+
+
+@bad("embedding.tokens", "must be at most 32")
+def a_word_of_a_thousand_vectors(folder):
+    cfg.parse({"embedding": {"tokens": 1000}})
+
+
+@bad("data.trigger", "needs a word")
+def vectors_of_no_word(folder):
+    word.check(cfg.parse({"embedding": {"tokens": 2}}))
+
+
+@bad("data.trigger", "such as 'my_cat'")
+def a_word_of_its_own_that_is_two(folder):
+    word.check(cfg.parse({"embedding": {"tokens": 2}, "data": {"trigger": "my cat"}}))
+
+
+@bad("lora.targets", "nothing would learn")
+def neither_layers_nor_a_word(folder):
+    cfg_of = {"lora.targets": "none", "data.images": "starter:streamline"}
+    train_it(cfg.changed(cfg.TrainConfig(), {**cfg_of, "output.dir": str(folder)}))
+
+
+@bad("embedding.rate", "finds the learning rate of all parts itself")
+def a_word_of_another_rate_than_Prodigy_finds(folder):
+    settings = {"optim.optimizer": "Prodigy", "embedding.tokens": 1, "data.trigger": "mycat"}
+    chosen = {**settings, "data.images": "starter:streamline", "output.dir": str(folder)}
+    train_it(cfg.changed(cfg.TrainConfig(), chosen))

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import body, config_for, stop_at, told
+from small_runs import body, config_for, notes, stop_at, told
 
 import lora_sd
 from lora_sd import config as cfg
@@ -73,6 +73,24 @@ def test_a_run_that_is_trained_longer_keeps_both_files_of_its_earlier_end(tiny_f
     earlier = last.with_name("lora-000002.safetensors")
     assert beside.of(earlier).name == "mycat-000002.safetensors"
     assert beside.of(last).name == "mycat.safetensors"
+
+
+def test_a_run_begins_with_the_word_of_the_lora_that_it_starts_from(tiny_folder, pictures, tmp_path):
+    first = train(config_for(tiny_folder("sd15"), pictures, **LEARNS))
+    slow = {"lora.start": str(first), "optim.steps": 1, "embedding.rate": 1e-6, "optim.learning_rate": 1e-6}
+    second = train(config_for(tiny_folder("sd15"), pictures, **{**LEARNS, **slow}))
+    ours, theirs = (load_file(beside.of(path))["emb_params"] for path in (second, first))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1.1e-6)
+    alone = shutil.copy(first, tmp_path / "alone.safetensors")
+    train(config_for(tiny_folder("sd15"), pictures, **{**LEARNS, **slow, "lora.start": str(alone)}))
+    assert any("does not lie beside it; its word starts anew" in note for note in notes())
+
+
+def test_a_word_that_no_caption_has_is_said_at_once(tiny_folder, pictures):
+    folders = [{"path": str(pictures), "trigger": "mydog"}]
+    config = config_for(tiny_folder("sd15"), "", **LEARNS, **{"data.folders": folders})
+    with pytest.raises(ValueError, match="No caption has the word 'mycat'"):
+        train(config)
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])

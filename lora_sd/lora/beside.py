@@ -7,7 +7,7 @@ The LoRA's header names it and has the hash of its numbers, by which it is found
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Named(NamedTuple):
         return json.dumps(self._asdict(), ensure_ascii=False)
 
 
-def named(metadata: dict[str, str]) -> Named | None:
+def named(metadata: Mapping[str, str]) -> Named | None:
     """What the header says; None where it names no embedding, or not so that it can be read."""
     try:
         values = json.loads(metadata[KEY])
@@ -70,5 +70,5 @@ def body_hash(path: Path) -> str | None:
 def of(lora: Path) -> Path | None:
     """The embedding file of a LoRA file, where it needs one and has it."""
     with open_header(lora) as contents:
-        told = named(dict(contents.metadata))
+        told = named(contents.metadata)
     return find(lora, told) if told else None

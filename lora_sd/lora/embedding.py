@@ -17,7 +17,7 @@ from ..models.family import Family
 from ..paths import shown
 from . import beside
 from .formats import WEIGHTS
-from .inspection import read_header, vectors_of
+from .inspection import MOST_VECTORS, read_header, vectors_of
 
 
 class EmbeddingFile(NamedTuple):
@@ -32,7 +32,7 @@ def load(path: str | Path, family: Family) -> EmbeddingFile:
     found = vectors_of(header)
     if not found:
         raise ValueError(
-            f"{shown(path.name)} is not a textual-inversion file; a LoRA file is given as a LoRA."
+            f"{shown(path.name)} is not a textual-inversion file of at most {MOST_VECTORS} vectors; choose another."
         )
     keys = {spec.attribute: spec.embedding for spec in family.text_encoders}
     if len(keys) == 1 and len(found) == 1:  # diffusers names the tensor as the word

@@ -102,13 +102,15 @@ def get_ready(
         )
     dropout = dropout_of(config.lora, world.rank)
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
-    rows = word.begin(models, config)
+    rows = word.begin(models, config, start="" if ranks else config.lora.start, on_note=voice.note)
     if not (modules or rows):
         raise ValueError(
             "lora.targets is none, so nothing would learn; set embedding.tokens, or other layers."
         )
     batches = config.optim.steps * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
+    if rows:
+        word.check_captions(config.data.trigger, captions)
     text = read_captions(captions, models, device, world, voice)
     largest = max(w * h for w, h in data.bucket_counts())
     placed = place(models, device, config, largest, world, voice, at_least=rung)

@@ -4,10 +4,15 @@
 """
 
 import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..data.captions import has_word
+from ..lora import beside, embedding
+from ..lora.inspection import read_header
 from ..models import text, words
 from ..models.family import Models
 from ..models.words import Rows
@@ -16,10 +21,11 @@ from ..run import safe_name
 from ..settings import TrainConfig
 
 OWNER = "training"
+OnNote = Callable[[str], None]
 
 
 def check(config: TrainConfig) -> None:
-    """ValueError for settings with which no word, or nothing at all, would learn."""
+    """ValueError for settings with which the word can't learn, or not be called by other programs."""
     trigger = config.data.trigger.strip()
     if not config.embedding.tokens:
         return
@@ -32,30 +38,53 @@ def check(config: TrainConfig) -> None:
         )
 
 
-def begin(models: Models, config: TrainConfig) -> dict[str, Rows]:
-    """Let captions be read with the trigger word as new vectors; gives its rows, which learn, by text encoder."""
-    if not config.embedding.tokens:
+def begin(
+    models: Models, config: TrainConfig, *, start: str = "", on_note: OnNote = lambda text: None
+) -> dict[str, Rows]:
+    """Let captions be read with the trigger word as new vectors; gives its rows, which learn, by text encoder.
+
+    `start` is a LoRA file whose own word they are at the start, unless embedding.initial says otherwise.
+    """
+    settings, trigger = config.embedding, config.data.trigger.strip()
+    if not settings.tokens:
         return {}
-    trigger, initial = config.data.trigger.strip(), config.embedding.initial.strip()
-    ids = text.token_ids(models, initial or trigger)
-    if not all(ids):
-        raise ValueError(
-            f"embedding.initial is {shown(initial)!r}, in which the model reads no word; give it another."
-        )
-    vectors = {
-        part: spread(
-            models.parts()[part].get_input_embeddings().weight[torch.tensor(own)], config.embedding.tokens
-        )
-        for part, own in zip(text_encoders(models), ids, strict=True)
-    }
-    rows = words.add(models, trigger, vectors, OWNER)
-    for one in rows:
-        one.requires_grad_(True)
+    initial = settings.initial.strip()
+    known = None if initial or not start else _of_lora(models, Path(start), on_note)
+    before = known or _of_vocabulary(models, initial or trigger)
+    vectors = {part: spread(rows, settings.tokens) for part, rows in before.items()}
+    for rows in words.add(models, trigger, vectors, OWNER):
+        rows.requires_grad_(True)
     return words.learning(models)
 
 
-def text_encoders(models: Models) -> list[str]:
-    return [spec.attribute for spec in models.family.text_encoders]
+def check_captions(trigger: str, captions: Iterable[str]) -> None:
+    """ValueError where no caption has the word, as with triggers of their own for every folder."""
+    if not any(has_word(caption, trigger) for caption in captions):
+        raise ValueError(
+            f"No caption has the word {shown(trigger)!r} (data.trigger), so its vectors would not learn; use it in a folder "
+            "of data.folders, or set embedding.tokens to 0."
+        )
+
+
+def _of_vocabulary(models: Models, initial: str) -> dict[str, Tensor]:
+    """The token embeddings (n, D) of some words for each text encoder."""
+    found = {}
+    for spec, encoder, ids in zip(
+        models.family.text_encoders, models.text_encoders, text.token_ids(models, initial), strict=True
+    ):
+        found[spec.attribute] = encoder.get_input_embeddings().weight[torch.tensor(ids)]
+    return found
+
+
+def _of_lora(models: Models, lora: Path, on_note: OnNote) -> dict[str, Tensor] | None:
+    """The vectors that were learned with a LoRA, where there are some."""
+    told = beside.named(read_header(lora).metadata)
+    found = beside.find(lora, told) if told else None
+    if told and not found:
+        on_note(
+            f"{lora.name} goes with {shown(told.file)}, which does not lie beside it; its word starts anew."
+        )
+    return embedding.load(found, models.family).vectors if found else None
 
 
 def spread(rows: Tensor, count: int) -> Tensor:
@@ -68,8 +97,5 @@ def spread(rows: Tensor, count: int) -> Tensor:
     """
     starts = [number * len(rows) // count for number in range(count + 1)]
     return torch.stack(
-        [
-            rows[start : max(start + 1, end)].float().mean(0)
-            for start, end in itertools.pairwise(starts)
-        ]
+        [rows[start : max(start + 1, end)].float().mean(0) for start, end in itertools.pairwise(starts)]
     )
