@@ -123,6 +123,10 @@ def _size(base: Base, chosen: dict[str, Any]) -> Line:
 
 
 def _strength_of_learning(kind: Kind, base: Base, chosen: dict[str, Any]) -> Line:
+    if chosen["lora.targets"] == "none" and chosen["embedding.tokens"]:
+        return Line(
+            "Room to learn", f"{chosen['embedding.tokens']} vectors", "the trigger word's; no layer learns"
+        )
     rank, proposed = chosen["lora.rank"], settings(kind, "Balanced", base, 20)["lora.rank"]
     if rank != proposed:
         return Line("Room to learn", f"rank {rank}", f"your choice; {proposed} was proposed")

@@ -282,6 +282,12 @@ def a_word_of_its_own_that_is_two(folder):
     word.check(cfg.parse({"embedding": {"tokens": 2}, "data": {"trigger": "my cat"}}))
 
 
+@bad("loss.keep_base", "for layers that learn")
+def a_word_alone_that_is_to_keep_the_base(folder):
+    alone = {"lora": {"targets": "none"}, "loss": {"keep_base": 1.0}}
+    word.check(cfg.parse({"embedding": {"tokens": 2}, "data": {"trigger": "mycat"}, **alone}))
+
+
 @bad("lora.targets", "nothing would learn")
 def neither_layers_nor_a_word(folder):
     cfg_of = {"lora.targets": "none", "data.images": "starter:streamline"}

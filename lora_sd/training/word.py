@@ -36,6 +36,10 @@ def check(config: TrainConfig) -> None:
             f"data.trigger is {shown(trigger)!r}; with embedding.tokens it names the file of its vectors, by which other "
             f"programs call it. Use one word of letters, digits, - and _, such as {safe_name(trigger)!r}."
         )
+    if config.loss.keep_base and config.lora.targets == "none":
+        raise ValueError(
+            f"loss.keep_base is {config.loss.keep_base:g}, which is for layers that learn, and lora.targets is none; set it to 0."
+        )
 
 
 def begin(
