@@ -15,9 +15,8 @@ from torch import Tensor
 from ..files import written
 from ..models.family import Family
 from ..paths import shown
-from . import beside
 from .formats import WEIGHTS
-from .inspection import MOST_VECTORS, read_header, vectors_of
+from .inspection import MOST_VECTORS, read_header, vectors_of, word_of
 
 
 class EmbeddingFile(NamedTuple):
@@ -44,12 +43,7 @@ def load(path: str | Path, family: Family) -> EmbeddingFile:
         )
     tensors = safetensors.torch.load_file(path)
     vectors = {part: _matrix(path, key, tensors[key]) for part, key in keys.items()}
-    return EmbeddingFile(header.metadata.get(beside.WORD) or _word(path, next(iter(found))), vectors)
-
-
-def _word(path: Path, key: str) -> str:
-    """As diffusers or the file's name has it."""
-    return path.stem if key in ("emb_params", "clip_l", "clip_g") else key
+    return EmbeddingFile(word_of(path, header), vectors)
 
 
 def _matrix(path: Path, key: str, tensor: Tensor) -> Tensor:

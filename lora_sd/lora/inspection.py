@@ -31,6 +31,11 @@ PARTS = {
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 TEXT_WIDTHS = (768, 1024, 1280)  # of the token embeddings of CLIP's text encoders
+KEYS = {
+    "emb_params",
+    "clip_l",
+    "clip_g",
+}  # of textual-inversion files; diffusers names its one tensor as the word
 MOST_VECTORS = 75  # of a word: more would not fit into a chunk of a prompt
 MOST_ALPHA = 1_000_000  # those in use are below a few thousand
 
@@ -137,11 +142,10 @@ def text_width(header: Header) -> int | None:
 def vectors_of(header: Header) -> dict[str, tuple[int, int]]:
     """How many vectors of which width a textual-inversion file has, by key; {} for a file of another kind."""
     shapes = {key: shape if len(shape) == 2 else (1, *shape) for key, shape in header.shapes.items()}
-    named = shapes.keys() in ({"emb_params"}, {"clip_l", "clip_g"}, {"clip_l"}, {"clip_g"})
+    named = bool(shapes) and shapes.keys() <= KEYS
     counts = {shape[0] for shape in shapes.values()}
     if len(counts) != 1 or any(len(shape) != 2 for shape in shapes.values()):
         return {}
-    # diffusers names its one tensor as the word
     known = named or (len(shapes) == 1 and next(iter(shapes.values()))[1] in TEXT_WIDTHS)
     return shapes if known and 0 < counts.pop() <= MOST_VECTORS and not _modules(header)[1] else {}
 
@@ -248,9 +252,15 @@ def inspect(path: str | Path) -> Inspection:
 
 def _word(path: Path, header: Header, vectors: Mapping[str, tuple[int, int]]) -> Word | None:
     if vectors:
-        return Word(header.metadata.get(beside.WORD, path.stem), next(iter(vectors.values()))[0], "")
+        return Word(word_of(path, header), next(iter(vectors.values()))[0], "")
     told = beside.named(header.metadata)
     return Word(told.word, told.vectors, told.file) if told else None
+
+
+def word_of(path: Path, header: Header) -> str:
+    """The word of a textual-inversion file: as ours say in the header, diffusers by the key, and others by their name."""
+    key = next(iter(header.shapes))
+    return header.metadata.get(beside.WORD) or (path.stem if key in KEYS else key)
 
 
 def _modules(header: Header) -> tuple[str, list[Module]]:

@@ -1,7 +1,7 @@
 """All that learns, as one vector of numbers: one gradient to clip, to check and to share between cards, one optimizer kernel.
 
-Each adapter's `down` and `up`, and the rows of a word of its own, are views of it. Under a half-precision base the layers multiply with copies in that format,
-renewed once a step, so that no pass casts hundreds of small matrices.
+Each adapter's `down` and `up`, and the rows of a word that learns, are views of it. Under a half-precision base the layers
+work with copies in that format, renewed once a step, so that no pass casts hundreds of small matrices.
 """
 
 import itertools
@@ -17,7 +17,7 @@ ALIGNMENT = 8  # numbers: matrices begin at multiples of 16 bytes in half precis
 
 
 class Vector:
-    """The learning parameters of `adapters` and a word's `rows` (on one device) as `values`, a Parameter whose gradient is always there.
+    """What learns of `adapters` and a word's `rows` (on one device) as `values`, a Parameter whose gradient is always there.
 
     `values`, its gradient, and the loss that belongs to it stay at the same addresses for the whole run.
     """
