@@ -66,7 +66,8 @@ def without_and_with(job: Job) -> list[Job]:
 
 def kept(job: Job) -> Path:
     """Where the picture of a job is, or will be."""
-    stamps = [Path(path).stat().st_mtime_ns for path, _ in job["loras"]]
+    files = [Path(path) for path, _ in job["loras"]]
+    stamps = [(path.stat().st_mtime_ns, str(loras.embedding(path))) for path in files]
     key = hashlib.sha1(json.dumps([job, stamps]).encode()).hexdigest()[:20]
     return places.pictures() / f"{key}.png"
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lora_sd import run
+from lora_sd.lora import beside
 from lora_sd.lora.inspection import inspect, read_header
 from lora_sd.lora.metadata import minimal
 from lora_sd.paths import is_text, shown, typed
@@ -92,8 +93,13 @@ def file(lora: str) -> Path:
     return path
 
 
+def embedding(lora: Path) -> Path | None:
+    """The file of the trigger word's vectors, where the LoRA goes with one and has it beside it."""
+    return beside.of(lora)
+
+
 def bring(upload: Path) -> Path:
-    """Keep an uploaded LoRA under a safe name. Raises ValueError if it is none."""
+    """Keep an uploaded LoRA or textual-inversion file under a safe name. Raises ValueError if it is none."""
     inspect(upload)
     target = folder() / f"{run.safe_name(upload.stem)}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +114,10 @@ def offered(path: Path) -> Path:
     return target
 
 
-def without_details(path: Path) -> Path:
+def without_details(path: Path, name: str = "") -> Path:
     """A copy to hand out whose header tells nothing of captions, folders and settings; the weights are the same bytes."""
     read_header(path)
-    target = _shelf("plain") / path.name
+    target = _shelf("plain") / (f"{run.safe_name(name)}.safetensors" if name else path.name)
     with open(path, "rb") as source, open(target, "wb") as copy:
         (length,) = struct.unpack("<Q", source.read(8))
         header = json.loads(source.read(length))

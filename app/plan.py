@@ -154,6 +154,10 @@ def side_of(base: Base, chosen: dict[str, Any]) -> int | None:
 
 
 def _strength_of_learning(kind: Kind, base: Base, chosen: dict[str, Any]) -> Line:
+    if chosen["lora.targets"] == "none" and chosen["embedding.tokens"]:
+        return Line(
+            "Room to learn", f"{chosen['embedding.tokens']} vectors", "the trigger word's; no layer learns"
+        )
     rank, proposed = chosen["lora.rank"], settings(kind, "Balanced", base, 20)["lora.rank"]
     if rank != proposed:
         return Line("Room to learn", f"rank {rank}", f"your choice; {proposed} was proposed")
@@ -200,6 +204,7 @@ def memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Needed | Non
         rank=chosen["lora.rank"],
         targets=chosen["lora.targets"],
         text_encoders=chosen["lora.text_encoders"] or not on_card,  # only a card is worth leaving
+        embedding=bool(chosen["embedding.tokens"]),
         bytes_per_weight=2 if on_card and chosen["machine.precision"] != "fp32" else 4,
         dora=chosen["lora.dora"] != "off",
     )

@@ -51,6 +51,7 @@ class Page(NamedTuple):
     table: gr.Gallery
     download: gr.DownloadButton
     download_plain: gr.DownloadButton
+    download_word: gr.DownloadButton
 
     def inputs(self) -> dict[str, gr.components.Component]:
         own = "base prompt negative seed steps guidance sampler size on_cpu".split()
@@ -60,7 +61,15 @@ class Page(NamedTuple):
 
     def of_lora(self) -> list[gr.components.Component]:
         """What follows from the first LoRA."""
-        own = [self.about, self.download, self.download_plain, self.base, self.prompt, self.negative]
+        own = [
+            self.about,
+            self.download,
+            self.download_plain,
+            self.download_word,
+            self.base,
+            self.prompt,
+            self.negative,
+        ]
         return [*own, self.seed, self.steps, self.guidance, self.sampler]
 
     def results(self) -> list[gr.components.Component]:
@@ -147,22 +156,22 @@ def offered(page: Page, chosen: str | None = None) -> Updates:
 
 def picked(page: Page, lora: str | None) -> Updates:
     """What goes with a LoRA: its base model, its preview's prompt and settings, its files to download."""
-    off = gr.update(interactive=False)
+    off = dict.fromkeys((page.download, page.download_plain), gr.update(interactive=False))
+    off[page.download_word] = gr.update(visible=False)
     if not lora:
-        return {page.about: None, page.download: off, page.download_plain: off}
+        return {page.about: None, **off}
     try:
         path = loras.file(lora)
-        known = inspect(path)
+        known, word = inspect(path), loras.embedding(path)
     except ValueError as error:
-        return {
-            page.about: node("p", str(error), cls="obstacle"),
-            page.download: off,
-            page.download_plain: off,
-        }
+        return {page.about: node("p", str(error), cls="obstacle"), **off}
     updates: Updates = {
-        page.about: try_view.draw_about(known),
+        page.about: try_view.draw_about(known, complete=word is not None),
         page.download: gr.update(value=str(loras.offered(path)), interactive=True),
         page.download_plain: gr.update(value=str(loras.without_details(path)), interactive=True),
+        page.download_word: gr.update(value=str(loras.without_details(word, known.word.text)), visible=True)
+        if word
+        else off[page.download_word],
     }
     found = loras.run_of(lora)
     return updates | (from_run(page, story.read(found)) if found else {})
@@ -277,6 +286,9 @@ def build(*, remote: bool = False) -> Page:
                 plain = gr.DownloadButton(
                     "Without training details", size="md", interactive=False, elem_id="download-plain"
                 )
+                word = gr.DownloadButton(
+                    "Its word (embedding)", size="md", visible=False, elem_id="download-word"
+                )
             gr.Markdown(
                 "The file loads in ComfyUI, AUTOMATIC1111, Forge and diffusers. “Without training details” leaves out captions and folder names.",
                 elem_classes="quiet",
@@ -286,6 +298,7 @@ def build(*, remote: bool = False) -> Page:
         about=about, prompt=prompt, negative=negative, seed=seed, steps=steps, guidance=guidance, sampler=sampler,
         size=size, generate=generate_button, compare=compare_button, grid=grid_button, cancel=cancel,
         progress=progress, picture=picture, slider=slider, table=table, download=download, download_plain=plain,
+        download_word=word,
     )  # fmt: skip
 
 

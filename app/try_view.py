@@ -7,11 +7,26 @@ from . import story, view
 from .view import Node, node
 
 
-def draw_about(known: Inspection) -> Node:
+def draw_about(known: Inspection, *, complete: bool = True) -> Node:
+    """`complete`: the vectors of its word lie beside it, where it has one."""
     ranks = ", ".join(map(str, known.ranks))
-    facts = [f"rank {ranks}" if ranks else "", f"{known.size / 2**20:.1f} MB"]
+    facts = [f"rank {ranks}" if ranks else "", _vectors(known), _size(known.size)]
     word = [node("span", "Trigger word "), node("b", known.trigger), " · "] if known.trigger else []
-    return node("p", *word, node("span", " · ".join(filter(None, facts)), cls="quiet"))
+    about = node("p", *word, node("span", " · ".join(filter(None, facts)), cls="quiet"))
+    if complete or not (known.word and known.word.file):
+        return about
+    missing = f"It goes with {known.word.file}, which is not here; open that file, too."
+    return node("div", about, node("p", missing, cls="obstacle"))
+
+
+def _vectors(known: Inspection) -> str:
+    if not known.word:
+        return ""
+    return "1 vector" if known.word.vectors == 1 else f"{known.word.vectors} vectors"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.1f} MB" if size >= 2**18 else f"{size / 2**10:.0f} KB"
 
 
 def draw_progress(text: str, done: int, total: int) -> Node:

@@ -98,8 +98,10 @@ def _frozen(model: nn.Module) -> nn.Module:
 def _teach(parts: dict[str, nn.Module], ranks: dict[str, int], dora: bool = False) -> list[Tensor]:
     """Adapters on the parts, as in a run; gives every tensor that is there before a pass."""
     layers.inject(parts, ranks, scale=1.0, magnitudes="output" if dora else None)
-    vector = Vector((low_rank for _, low_rank in layers.low_ranks(parts)), torch.bfloat16)
     held = [tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers())]
+    if not ranks:  # a word of its own learns alone, which is a few numbers
+        return held
+    vector = Vector((low_rank for _, low_rank in layers.low_ranks(parts)), torch.bfloat16)
     return [*held, vector.values, vector.sums, vector.copies, vector.fresh]
 
 
@@ -126,6 +128,7 @@ def unet_pass(
         there = _teach({"unet": unet}, targets.resolve({"unet": unet}, preset, rank=rank), dora)
         x = torch.zeros(batch, 4, side, side, dtype=torch.bfloat16)
         tokens = torch.zeros(batch, TOKENS, family.cross_attention, dtype=torch.bfloat16)
+        tokens.requires_grad_(preset == "none")  # for the word that learns instead of layers
         added = {"text_embeds": x.new_zeros(batch, POOLED), "time_ids": torch.zeros(batch, 6)}
         with Alive(there) as alive, mock.patch.object(F, "scaled_dot_product_attention", attention):
             t = torch.zeros(batch, dtype=torch.long)

@@ -198,7 +198,14 @@ def generate(arguments: list[str]) -> int:
         action="append",
         default=[],
         metavar="FILE[:STRENGTH]",
-        help="a LoRA; may be given several times",
+        help="a LoRA; may be given several times. The vectors of its word are found beside it",
+    )
+    parser.add_argument(
+        "--embeddings",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="textual-inversion files; each is known by its name",
     )
     parser.add_argument(
         "--weights",
@@ -246,6 +253,7 @@ def generate(arguments: list[str]) -> int:
         load(asked.model, device=device, dtype=dtype, weighted=asked.weights),
         asked.prompts,
         loras=loras,
+        embeddings=asked.embeddings,
         negative=asked.negative,
         seeds=[asked.seed],
         steps=asked.steps,
@@ -283,11 +291,11 @@ def _free(path: Path) -> Path:
 
 
 def inspect(arguments: list[str]) -> int:
-    """What is in a LoRA file: FILE."""
+    """What is in a LoRA or textual-inversion file: FILE."""
     from .lora import metadata
 
     if len(arguments) != 1:
-        raise ValueError("Give one LoRA file: lora_sd inspect FILE.")
+        raise ValueError("Give one LoRA or textual-inversion file: lora_sd inspect FILE.")
     print(metadata.inspect(Path(arguments[0])))
     return DONE
 

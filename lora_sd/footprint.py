@@ -38,6 +38,7 @@ class Needs(NamedTuple):
     text_encoders: bool  # whether they learn; else they leave the card
     bytes_per_weight: int = 2  # of the base model
     dora: bool = False
+    embedding: bool = False  # whether a word of its own learns, for which the text encoders run in each step
 
 
 class Footprint(NamedTuple):
@@ -60,13 +61,20 @@ FOOTPRINTS = {
         unet=859_520_964,
         packed=861_260_168,
         text=123_060_480,
-        adapters={"attention-qv": 99_648, "attention": 199_296, "transformer": 423_936, "full": 1_050_816},
+        adapters={
+            "attention-qv": 99_648,
+            "attention": 199_296,
+            "transformer": 423_936,
+            "full": 1_050_816,
+            "none": 0,
+        },
         text_adapters=165_888,
         kept={
             "attention-qv": (154_109, 43_247, 43_247),
             "attention": (154_750, 43_343, 43_343),
             "transformer": (192_474, 55_062, 55_062),
             "full": (216_185, 59_676, 59_676),
+            "none": (138_948, 41_870, 41_870),
         },
         narrow=168,
         text_kept=29_924_376,
@@ -75,13 +83,20 @@ FOOTPRINTS = {
         unet=865_910_724,
         packed=867_649_928,
         text=340_387_840,
-        adapters={"attention-qv": 103_744, "attention": 207_488, "transformer": 432_128, "full": 1_059_008},
+        adapters={
+            "attention-qv": 103_744,
+            "attention": 207_488,
+            "transformer": 432_128,
+            "full": 1_059_008,
+            "none": 0,
+        },
         text_adapters=423_936,
         kept={
             "attention-qv": (153_501, 43_197, 43_197),
             "attention": (154_137, 43_293, 43_293),
             "transformer": (191_851, 55_002, 55_002),
             "full": (215_554, 59_615, 59_615),
+            "none": (138_357, 41_820, 41_820),
         },
         narrow=167,
         text_kept=60_250_568,
@@ -95,6 +110,7 @@ FOOTPRINTS = {
             "attention": 1_451_520,
             "transformer": 2_659_840,
             "full": 3_074_240,
+            "none": 0,
         },
         text_adapters=903_168,
         kept={
@@ -102,6 +118,7 @@ FOOTPRINTS = {
             "attention": (279_913, 30_994, 30_994),
             "transformer": (349_859, 36_227, 36_227),
             "full": (374_156, 44_433, 44_433),
+            "none": (251_480, 30_306, 30_306),
         },
         narrow=146,
         text_kept=132_784_168,
@@ -136,6 +153,7 @@ def predict(needs: Needs, rung: Rung) -> int:
         kept += latent_pixels * model.narrow * (needs.rank - 16)
     if needs.text_encoders:
         learning += model.text_adapters
+    if needs.text_encoders or needs.embedding:
         weights += model.text * each
         kept += model.text_kept
     # in fp32 value, gradient and two states of the optimizer; in the base's format a copy, and gradients fresh and gathered

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .lora import formats, layers
-from .models import text
+from .lora import beside, embedding, formats, layers
+from .lora.inspection import read_header, vectors_of
+from .models import text, words
 from .models.family import Conditioning, Models
 from .models.load import load
 from .paths import shown
@@ -68,6 +69,7 @@ def generate(
     prompts: str | Sequence[str],
     *,
     loras: Mapping[str | Path, float] | None = None,
+    embeddings: Sequence[str | Path] = (),
     negative: str = "",
     seeds: Sequence[int] = (42,),
     steps: int = 25,
@@ -80,10 +82,9 @@ def generate(
 ) -> list[Image.Image]:
     """A picture of each prompt; `seeds` are one for all or one each, `size` is (w, h) in pixels.
 
-    `inpaint` is what an inpainting model paints in; without it such a model paints whole pictures.
+    `models` may be a name, file or folder; `loras` are files with their strengths, and `embeddings` textual-inversion
+    files, on for this call only. `inpaint` is what an inpainting model paints in; without it such a model paints whole pictures.
     `rescale` is how far guidance keeps the contrast of what it guides (arXiv:2305.08891, section 3.4); 0.7 for zero SNR.
-
-    `models` may be a name, file or folder; `loras` are files with their strengths, on for this call only.
     A picture depends on its own prompt and seed, not on the others. Raises ValueError for settings that cannot work.
     """
     models = load(models) if isinstance(models, str) else models
@@ -97,7 +98,7 @@ def generate(
     numbers += [("seed", seed) for seed in seeds]
     _check_numbers(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
     how = How(negative, steps, guidance, sampler, size, rescale, inpaint)
-    with _attached(models, loras or {}):
+    with _attached(models, loras or {}, embeddings):
         tick = _counter(on_step, len(prompts) * steps)
         return [
             _picture(models, prompt, seed, how, tick) for prompt, seed in zip(prompts, seeds, strict=True)
@@ -138,29 +139,88 @@ def _check_numbers(numbers: Iterable[tuple[str, float]]) -> None:
 
 
 @contextlib.contextmanager
-def _attached(models: Models, loras: Mapping[str | Path, float]) -> Iterator[None]:
+def _attached(
+    models: Models, loras: Mapping[str | Path, float], embeddings: Sequence[str | Path]
+) -> Iterator[None]:
     names = []
     try:
+        for path in embeddings:
+            names.append(str(Path(path).resolve()))
+            _add_word(models, Path(path), names[-1])
         for path, strength in loras.items():
             names.append(load_lora(models, path, strength))
         yield
     finally:
         for name in names:
-            layers.detach(models.parts(), name)
+            unload(models, name)
 
 
 def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
-    """Put a LoRA file on the model; gives the adapter's name for `layers.set_strength` and `layers.detach`."""
+    """Put a LoRA file on the model, and the trigger word's vectors if they lie beside it; or a textual-inversion file.
+
+    Gives its name for `set_strength` and `unload`.
+    """
     path = Path(path)
+    name, header = str(path.resolve()), read_header(path)
+    try:
+        if vectors_of(header):
+            _add_word(models, path, name)
+        else:
+            _add_lora(models, path, name, strength)
+            if told := beside.named(header.metadata):
+                _add_word_of(models, path, name, told)
+    except ValueError:
+        unload(models, name)
+        raise
+    words.know(models, name, strength != 0)
+    return name
+
+
+def _add_lora(models: Models, path: Path, name: str, strength: float) -> None:
     parts = models.parts()
     file = formats.load(path, parts, models.family)
     if file.unused:
-        unused = ", ".join(file.unused[:3])
+        some = ", ".join(file.unused[:3])
         logger.warning(
-            "%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), unused
+            "%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), some
         )
-    layers.attach(parts, file.pairs, adapter=str(path.resolve()), strength=strength)
-    return str(path.resolve())
+    layers.attach(parts, file.pairs, adapter=name, strength=strength)
+
+
+def _add_word(models: Models, path: Path, name: str) -> None:
+    file = embedding.load(path, models.family)
+    for part, vectors in file.vectors.items():
+        width = models.parts()[part].get_input_embeddings().embedding_dim
+        if vectors.shape[1] != width:
+            raise ValueError(
+                f"{shown(path.name)} was made for another base model: its vectors have {vectors.shape[1]} numbers, and this "
+                f"{models.family.title} model takes {width}. Choose the base model it was trained on."
+            )
+    words.add(models, file.word, file.vectors, name)
+
+
+def _add_word_of(models: Models, lora: Path, name: str, told: beside.Named) -> None:
+    """The word that was learned with a LoRA."""
+    if found := beside.find(lora, told):
+        _add_word(models, found, name)
+    else:
+        logger.warning(
+            "%s goes with %s, which does not lie beside it; without it %r is read as any other word.",
+            *(lora.name, shown(told.file), shown(told.word)),
+        )
+
+
+def set_strength(models: Models, name: str, strength: float) -> None:
+    """How strongly a file that is on the model counts; at 0 its word is not known either."""
+    words.know(models, name, strength != 0)
+    if any(low_rank.name == name for _, low_rank in layers.low_ranks(models.parts())):
+        layers.set_strength(models.parts(), name, strength)
+
+
+def unload(models: Models, name: str) -> None:
+    """Take a file off the model again."""
+    layers.detach(models.parts(), name)
+    words.remove(models, name)
 
 
 def _counter(on_step: OnStep | None, total: int) -> Callable[[], None]:

@@ -126,7 +126,7 @@ class Studio:
     def __init__(self) -> None:
         self.key: tuple[str, str] | None = None  # base, device
         self.models: Any = None
-        self.attached: dict[tuple[str, int], str] = {}  # (file, its time) -> adapter name
+        self.attached: dict[tuple[str, int, Path | None], str] = {}  # (file, its time, its word's) -> name
         self.loads = 0
 
     def picture(self, job: Message, on_step: Callable[[int, int], None]) -> Path:
@@ -166,15 +166,17 @@ class Studio:
     def _put_on(self, loras: dict[str, float]) -> None:
         """Have exactly these LoRAs on the model: those that are on it stay, and only their strength changes."""
         from . import sample
-        from .lora import layers
+        from .lora import beside
 
-        parts = self.models.parts()
-        wanted = {(path, os.stat(path).st_mtime_ns): strength for path, strength in loras.items()}
+        wanted = {
+            (path, os.stat(path).st_mtime_ns, beside.of(Path(path))): strength
+            for path, strength in loras.items()
+        }
         for key in self.attached.keys() - wanted.keys():
-            layers.detach(parts, self.attached.pop(key))
+            sample.unload(self.models, self.attached.pop(key))
         for key, strength in wanted.items():
             if key in self.attached:
-                layers.set_strength(parts, self.attached[key], strength)
+                sample.set_strength(self.models, self.attached[key], strength)
             else:
                 self.attached[key] = sample.load_lora(self.models, key[0], strength)
 

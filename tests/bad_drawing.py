@@ -3,8 +3,10 @@
 from functools import cache
 from pathlib import Path
 
+import torch
 from bad import bad, write
 from PIL import Image
+from safetensors.torch import save_file
 
 from lora_sd.__main__ import generate as command
 from lora_sd.models.load import load
@@ -78,3 +80,46 @@ def a_mask_that_is_a_text(folder: Path):
     Image.new("RGB", (64, 64)).save(folder / "cat.png")
     write(folder / "mask.png", "white")
     command(["a cat", "--image", str(folder / "cat.png"), "--mask", str(folder / "mask.png")])
+
+
+@bad("mycat.pt", "may hold program code")
+def an_embedding_that_is_a_pickle(folder: Path):
+    (folder / "mycat.pt").touch()
+    draw(embeddings=[folder / "mycat.pt"])
+
+
+def embedding(folder: Path, name: str = "mycat", **tensors: torch.Tensor) -> Path:
+    save_file(tensors, folder / f"{name}.safetensors")
+    return folder / f"{name}.safetensors"
+
+
+@bad("mycat.safetensors", "its vectors have 768 numbers")
+def an_embedding_of_another_base_model(folder: Path):
+    draw(embeddings=[embedding(folder, emb_params=torch.ones(2, 768))])
+
+
+@bad("mycat.safetensors", "it has clip_g, clip_l")
+def an_embedding_of_SDXL_for_another_family(folder: Path):
+    draw(embeddings=[embedding(folder, clip_l=torch.ones(2, 768), clip_g=torch.ones(2, 1280))])
+
+
+@bad("mycat.safetensors", "not of finite numbers")
+def an_embedding_with_NaN(folder: Path):
+    draw(embeddings=[embedding(folder, emb_params=torch.full((1, 192), torch.nan))])
+
+
+@bad("mycat.safetensors", "not of finite numbers")
+def an_embedding_of_whole_numbers(folder: Path):
+    draw(embeddings=[embedding(folder, emb_params=torch.ones(1, 192, dtype=torch.int32))])
+
+
+@bad("mycat.safetensors", "at most 75 vectors")
+def an_embedding_of_a_thousand_vectors(folder: Path):
+    draw(embeddings=[embedding(folder, emb_params=torch.ones(1000, 192))])
+
+
+@bad("mycat", "brought by two files")
+def two_embeddings_of_one_word(folder: Path):
+    (folder / "other").mkdir()
+    files = [embedding(place, emb_params=torch.ones(1, 192)) for place in (folder, folder / "other")]
+    draw(embeddings=files)

@@ -9,7 +9,9 @@ from bad import bad, write
 from lora_sd import config as cfg
 from lora_sd import flags, kohya
 from lora_sd.__main__ import train
+from lora_sd.training import word
 from lora_sd.training.ready import check_adapter
+from lora_sd.training.train import train as train_it
 
 
 def toml(folder: Path, text: str | bytes) -> None:
@@ -391,3 +393,37 @@ def a_warm_up_in_minutes(folder):
 @bad("output.trackers", "must be")
 def a_tracker_that_is_not_known(folder):
     toml(folder, '[output]\ntrackers = ["paper"]')
+
+
+@bad("embedding.tokens", "must be at most 32")
+def a_word_of_a_thousand_vectors(folder):
+    cfg.parse({"embedding": {"tokens": 1000}})
+
+
+@bad("data.trigger", "needs a word")
+def vectors_of_no_word(folder):
+    word.check(cfg.parse({"embedding": {"tokens": 2}}))
+
+
+@bad("data.trigger", "such as 'my_cat'")
+def a_word_of_its_own_that_is_two(folder):
+    word.check(cfg.parse({"embedding": {"tokens": 2}, "data": {"trigger": "my cat"}}))
+
+
+@bad("loss.keep_base", "for layers that learn")
+def a_word_alone_that_is_to_keep_the_base(folder):
+    alone = {"lora": {"targets": "none"}, "loss": {"keep_base": 1.0}}
+    word.check(cfg.parse({"embedding": {"tokens": 2}, "data": {"trigger": "mycat"}, **alone}))
+
+
+@bad("lora.targets", "nothing would learn")
+def neither_layers_nor_a_word(folder):
+    cfg_of = {"lora.targets": "none", "data.images": "starter:streamline"}
+    train_it(cfg.changed(cfg.TrainConfig(), {**cfg_of, "output.dir": str(folder)}))
+
+
+@bad("embedding.rate", "finds the learning rate of all parts itself")
+def a_word_of_another_rate_than_Prodigy_finds(folder):
+    settings = {"optim.optimizer": "Prodigy", "embedding.tokens": 1, "data.trigger": "mycat"}
+    chosen = {**settings, "data.images": "starter:streamline", "output.dir": str(folder)}
+    train_it(cfg.changed(cfg.TrainConfig(), chosen))

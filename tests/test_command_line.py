@@ -65,7 +65,7 @@ def test_flags_go_over_the_file(tmp_path, monkeypatch):
         (["resume"], "Give the run's folder"),
         (["pause", "/nowhere"], "no run at /nowhere"),
         (["inspect", "/nowhere.safetensors"], "/nowhere.safetensors"),
-        (["inspect"], "Give one LoRA file"),
+        (["inspect"], "Give one LoRA or textual-inversion file"),
         (["generate", "a cat", "--model", "/nowhere.safetensors"], "/nowhere.safetensors"),
         (["generate", "a cat", "--sampler", "magic"], "no sampler 'magic'"),
         (["generate", "a cat", "--rescale", "2"], "The rescale is 2.0; it must be 0 to 1."),

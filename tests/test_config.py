@@ -45,7 +45,7 @@ def test_any_settings_survive_toml(rank, alpha, trigger, prompts, every, ranks):
         ({"rank": 8}, "There is no setting 'rank'; did you mean 'lora.rank'?"),
         (
             {"lora": {"targets": "all"}},
-            "lora.targets is 'all'; it must be one of 'attention', 'attention-qv', 'transformer' or 'full'.",
+            "lora.targets is 'all'; it must be one of 'attention', 'attention-qv', 'transformer', 'full' or 'none'.",
         ),
         (
             {"save": {"every": "often"}},

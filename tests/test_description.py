@@ -30,7 +30,7 @@ def described(monkeypatch, tmp_path, **changes) -> dict[str, str]:
     monkeypatch.setattr(description.layers, "adapters", lambda parts: pairs)
     unet = SimpleNamespace(is_gradient_checkpointing=config.machine.memory == "low")
     models = SimpleNamespace(
-        family=SD15, resolution=512, clip_skip=config.model.clip_skip, scheduler_config={}, dtype=torch.bfloat16,
+        family=SD15, zero_snr=False, extra_channels=0, resolution=512, clip_skip=config.model.clip_skip, scheduler_config={}, dtype=torch.bfloat16,
         prediction="epsilon", unet=unet, parts=lambda: {"unet": unet},
     )  # fmt: skip
     wording = examples.wording(config.captions, config.data.trigger, "")

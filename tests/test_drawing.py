@@ -4,11 +4,14 @@ import json
 import struct
 from pathlib import Path
 
+import gradio as gr
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app import drawing, loras
+from app import drawing, loras, try_page
+from lora_sd.lora import beside
+from lora_sd.lora.beside import Named
 
 
 @pytest.fixture
@@ -82,3 +85,37 @@ def test_a_copy_without_details_has_the_same_weights_and_no_captions(lora):
     assert b"secret" not in data and length % 8 == 0
     assert "__metadata__" in json.loads(data[8 : 8 + length])
     assert plain.name == lora.name
+
+
+def test_a_lora_with_a_word_of_its_own_offers_both_files_and_says_where_one_is_missing(tmp_path):
+    save_file({"emb_params": torch.ones(2, 8)}, tmp_path / "mycat-000050.safetensors", {"ss_seed": "secret"})
+    named = Named(
+        "mycat-000050.safetensors", "mycat", 2, beside.body_hash(tmp_path / "mycat-000050.safetensors")
+    )
+    lora = tmp_path / "tabby.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 3)}, lora, {beside.KEY: str(named)})
+    with gr.Blocks():
+        page = try_page.build()
+
+    shown = try_page.picked(page, str(lora))
+    offered = Path(shown[page.download_word]["value"])
+    assert shown[page.download_word]["visible"] and offered.name == "mycat.safetensors"
+    assert beside.body_hash(offered) == named.hash and b"secret" not in offered.read_bytes()
+    assert "2 vectors" in str(shown[page.about]) and "not here" not in str(shown[page.about])
+
+    (tmp_path / "mycat-000050.safetensors").unlink()
+    shown = try_page.picked(page, str(lora))
+    assert shown[page.download_word]["visible"] is False
+    assert "It goes with mycat-000050.safetensors, which is not here" in str(shown[page.about])
+
+
+def test_an_embedding_that_is_brought_is_found_by_its_lora_and_usable_alone(tmp_path):
+    save_file({"emb_params": torch.ones(2, 8)}, tmp_path / "mycat.safetensors")
+    named = Named("mycat.safetensors", "mycat", 2, beside.body_hash(tmp_path / "mycat.safetensors"))
+    (tmp_path / "elsewhere").mkdir()
+    lora = tmp_path / "elsewhere" / "tabby.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 3)}, lora, {beside.KEY: str(named)})
+    brought = loras.bring(lora)
+    assert loras.embedding(brought) is None
+    word = loras.bring(tmp_path / "mycat.safetensors")
+    assert loras.embedding(brought) == word and loras.file(str(word)) == word

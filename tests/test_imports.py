@@ -62,7 +62,7 @@ OURS = {
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
     "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
-    "models.find models.download lora.inspection lora.metadata",
+    "models.find models.download lora.beside lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -79,7 +79,7 @@ OTHERS = {
 TORCHLESS = (
     "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
-    "lora_sd.models.download lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
+    "lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()
 
 

@@ -115,6 +115,16 @@ def test_a_changed_number_is_called_a_choice_beside_the_proposal():
     assert said(SD15, CARD, data__resolution=768)["Picture size"].value == "about 768 × 768"
 
 
+def test_a_word_has_room_in_its_vectors_and_needs_the_text_encoders_on_the_card():
+    alone = {"lora__targets": "none", "embedding__tokens": 4}
+    assert said(SDXL, CARD, **alone)["Room to learn"].value == "4 vectors"
+    card = Machine("cuda", "RTX 4090", 24 * GB)
+    with_lora = chosen(SDXL, **{"embedding.tokens": 4})
+    sizes = [plan.memory(SDXL, card, settings).size for settings in (chosen(SDXL), with_lora)]
+    assert sizes[0] < sizes[1] < sizes[0] + 3 * GB
+    assert plan.memory(SDXL, card, with_lora | {"lora.targets": "none"}).size < sizes[1]
+
+
 def test_few_pictures_and_a_slow_machine_are_warned_about():
     assert said(SD15, CARD, pictures=3)["Pictures"].warning
     assert not said(STARTER, CPU)["Where"].warning

@@ -8,9 +8,9 @@ from lora_sd.lora.targets import PRESETS, resolve
 
 # U-Net layers by preset, and text-encoder layers: the counts of kohya's files
 COUNTS = {
-    "sd15": {"attention-qv": 64, "attention": 128, "transformer": 192, "full": 278, "text": 72},
-    "sd2": {"attention-qv": 64, "attention": 128, "transformer": 192, "full": 278, "text": 138},
-    "sdxl": {"attention-qv": 280, "attention": 560, "transformer": 722, "full": 788, "text": 264},
+    "sd15": {"attention-qv": 64, "attention": 128, "transformer": 192, "full": 278, "none": 0, "text": 72},
+    "sd2": {"attention-qv": 64, "attention": 128, "transformer": 192, "full": 278, "none": 0, "text": 138},
+    "sdxl": {"attention-qv": 280, "attention": 560, "transformer": 722, "full": 788, "none": 0, "text": 264},
 }
 # kohya's targets, by class: "transformer" is the first, "full" all of them
 SCOPES = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")

@@ -1,5 +1,6 @@
 """The drawing process: one real worker on a tiny model, driven through its client."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageChops
+from safetensors.torch import load_file, save_file
 
-from lora_sd.lora import formats, layers
+from lora_sd.lora import beside, formats, layers
+from lora_sd.lora.beside import Named
 from lora_sd.worker import Client
 
 
@@ -92,6 +95,21 @@ def test_two_loras_have_their_own_strengths(client, job, lora):
     without, _ = draw(client, job)
     assert max(high for _, high in ImageChops.difference(halves, whole).getextrema()) <= 1
     assert max(high for _, high in ImageChops.difference(opposed, without).getextrema()) <= 1
+
+
+def test_a_word_that_is_laid_beside_its_lora_is_known_from_then_on(client, job, lora, tmp_path):
+    save_file({"emb_params": torch.ones(2, 32)}, tmp_path / "mycat.safetensors")
+    named = Named("mycat.safetensors", "mycat", 2, beside.body_hash(tmp_path / "mycat.safetensors"))
+    weak = tmp_path / "elsewhere" / "weak.safetensors"
+    weak.parent.mkdir()
+    save_file(load_file(lora), weak, {beside.KEY: str(named)})
+    job = {**job, "prompt": "mycat", "loras": [[str(weak), 1e-3]]}
+    without, _ = draw(client, job)
+    shutil.copy(tmp_path / "mycat.safetensors", weak.parent)
+    with_it, _ = draw(client, job)
+    off, _ = draw(client, {**job, "loras": [[str(weak), 0.0]]})
+    plain, _ = draw(client, {**job, "loras": []})
+    assert not same(without, with_it) and same(off, plain)
 
 
 def test_bad_input_is_one_sentence_and_the_worker_lives_on(client, job):

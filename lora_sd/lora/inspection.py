@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..models.header import WIDTHS
 from ..models.safetensors_file import Contents, open_header
 from ..paths import shown, typed
+from . import beside
 
 TITLES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
 VERSIONS = {"sd_v1": "sd15", "sd_v2": "sd2", "sdxl": "sdxl"}  # how ss_base_model_version begins
@@ -29,9 +30,20 @@ PARTS = {
 }  # what a key begins with; all else is the U-Net
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+TEXT_WIDTHS = (768, 1024, 1280)  # of the token embeddings of CLIP's text encoders
+KEYS = {
+    "emb_params",
+    "clip_l",
+    "clip_g",
+}  # of textual-inversion files; diffusers names its one tensor as the word
+MOST_VECTORS = 75  # of a word: more would not fit into a chunk of a prompt
 MOST_ALPHA = 1_000_000  # those in use are below a few thousand
 
-DORA = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")  # what its keys end in
+MAGNITUDES = (
+    ".dora_scale",
+    ".lora_magnitude_vector",
+    ".lora_magnitude_vector.weight",
+)  # what its keys end in
 FOREIGN = {  # kinds of adapter that are neither LoRA nor DoRA, by what their keys end in
     "LoCon with Tucker decomposition": ("lora_mid.weight",),
     "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
@@ -50,6 +62,7 @@ SETTINGS = {
     "ss_epoch": "epochs",
     "ss_learning_rate": "learning rate",
     "ss_text_encoder_lr": "text encoder rate",
+    "ss_embedding_rate": "rate of the vectors",
     "ss_optimizer": "optimizer",
     "ss_lr_scheduler": "schedule",
     "ss_total_batch_size": "batch size",
@@ -64,6 +77,9 @@ SETTINGS = {
     "ss_mixed_precision": "mixed precision",
     "ss_seed": "seed",
 }
+
+
+LORA, DORA, EMBEDDING = KINDS = "LoRA", "DoRA", "textual inversion"  # that can be loaded here
 
 
 class Header(NamedTuple):
@@ -127,6 +143,17 @@ def text_width(header: Header) -> int | None:
     return None
 
 
+def vectors_of(header: Header) -> dict[str, tuple[int, int]]:
+    """How many vectors of which width a textual-inversion file has, by key; {} for a file of another kind."""
+    shapes = {key: shape if len(shape) == 2 else (1, *shape) for key, shape in header.shapes.items()}
+    named = bool(shapes) and shapes.keys() <= KEYS
+    counts = {shape[0] for shape in shapes.values()}
+    if len(counts) != 1 or any(len(shape) != 2 for shape in shapes.values()):
+        return {}
+    known = named or (len(shapes) == 1 and next(iter(shapes.values()))[1] in TEXT_WIDTHS)
+    return shapes if known and 0 < counts.pop() <= MOST_VECTORS and not _modules(header)[1] else {}
+
+
 class Module(NamedTuple):
     """One adapted layer as the file has it."""
 
@@ -135,18 +162,27 @@ class Module(NamedTuple):
     alpha: float
 
 
+class Word(NamedTuple):
+    """A word that is vectors of its own."""
+
+    text: str
+    vectors: int
+    file: str  # that has them; "" for this one
+
+
 @dataclass(frozen=True)
 class Inspection:
-    """What a LoRA file tells; `str()` of it is for people."""
+    """What a LoRA file or a textual-inversion file tells; `str()` of it is for people."""
 
     path: Path
     size: int  # bytes
     layout: str  # kohya, peft, diffusers or other
-    kinds: list[str]  # of adapter; others than LoRA and DoRA can't be loaded here
+    kinds: list[str]  # of adapter; others than one of KINDS can't be loaded here
     family: str | None  # sd15, sd2, sdxl
     inpainting: bool  # whether it was trained on an inpainting model
     base: str  # name of the model that it was trained on, "" if it does not say
     trigger: str
+    word: Word | None  # of a textual-inversion file, or of the one that goes with the LoRA
     modules: dict[str, int]  # part → adapted layers
     ranks: dict[int, int]  # rank → layers
     strengths: dict[float, int]  # alpha / rank → layers
@@ -161,8 +197,11 @@ class Inspection:
             + (f", trained on {self.base}" if self.base else ""),
             "trigger": self.trigger,
             "kind": " + ".join(self.kinds)
-            + ("" if {*self.kinds} <= {"LoRA", "DoRA"} else ", which can't be loaded here"),
-            "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB",
+            + ("" if len(self.kinds) == 1 and self.kinds[0] in KINDS else ", which can't be loaded here"),
+            "own word": _own_word(self.word) if self.word else "",
+            "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB"
+            if self.layout
+            else f"{self.size / 1e3:.1f} KB",
             "layers": ", ".join(f"{count} in {part}" for part, count in self.modules.items()),
             "rank": _table(self.ranks),
             "alpha / rank": _table(self.strengths),
@@ -177,6 +216,11 @@ class Inspection:
         return "\n".join(self.lines())
 
 
+def _own_word(word: Word) -> str:
+    count = "1 vector" if word.vectors == 1 else f"{word.vectors} vectors"
+    return f"{word.text}, {count}" + (f" in {word.file}, which goes with this file" if word.file else "")
+
+
 def _table(counts: Mapping[float, int]) -> str:
     """`16`, or `16 in 128 layers, 8 in 64 layers`."""
     if len(counts) == 1:
@@ -185,11 +229,12 @@ def _table(counts: Mapping[float, int]) -> str:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Kind, base model, ranks, trigger word and training settings of a LoRA file; ValueError if it is not one."""
+    """Kind, base model, ranks, trigger word and training settings of a LoRA or textual-inversion file; ValueError for others."""
     path, header = Path(path), read_header(path)
     layout, modules = _modules(header)
-    own = "DoRA" if any(key.endswith(DORA) for key in header.shapes) else "LoRA"
-    kinds = ([own] if modules else []) + foreign_kinds(header)
+    vectors = vectors_of(header)
+    own = DORA if any(key.endswith(MAGNITUDES) for key in header.shapes) else LORA
+    kinds = ([own] if modules else []) + ([EMBEDDING] if vectors else []) + foreign_kinds(header)
     if not kinds:
         raise ValueError(
             f"{shown(path.name)} is not a LoRA file: none of its {len(header.shapes)} tensors belongs to one."
@@ -198,18 +243,32 @@ def inspect(path: str | Path) -> Inspection:
     return Inspection(
         path=path,
         size=path.stat().st_size,
-        layout=layout,
+        layout="" if vectors else layout,
         kinds=kinds,
         family=_family(header),
         inpainting="inpainting" in metadata.get("modelspec.architecture", ""),
         base=metadata.get("lora_sd.base") or _told(metadata, "ss_sd_model_name"),
         trigger=metadata.get("modelspec.trigger_phrase", ""),
+        word=_word(path, header, vectors),
         modules=_count_parts(modules),
         ranks=dict(Counter(module.rank for module in modules).most_common()),
         strengths=dict(Counter(module.alpha / module.rank for module in modules).most_common()),
         settings={label: value for key, label in SETTINGS.items() if (value := _told(metadata, key))},
         metadata=dict(metadata),
     )
+
+
+def _word(path: Path, header: Header, vectors: Mapping[str, tuple[int, int]]) -> Word | None:
+    if vectors:
+        return Word(word_of(path, header), next(iter(vectors.values()))[0], "")
+    told = beside.named(header.metadata)
+    return Word(told.word, told.vectors, told.file) if told else None
+
+
+def word_of(path: Path, header: Header) -> str:
+    """The word of a textual-inversion file: as ours say in the header, diffusers by the key, and others by their name."""
+    key = next(iter(header.shapes))
+    return header.metadata.get(beside.WORD) or (path.stem if key in KEYS else key)
 
 
 def _modules(header: Header) -> tuple[str, list[Module]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..remembered import Remembered
+from . import beside
 from .inspection import inspect as inspect
 
 if TYPE_CHECKING:  # both need torch, and reading a header must not
@@ -156,6 +157,13 @@ def build(
     return minimal(text) if level == "minimal" else text
 
 
+def of_embedding(metadata: Mapping[str, str], word: str) -> dict[str, str]:
+    """The header of the textual-inversion file that goes with a LoRA of this header, or is all that the run has learned."""
+    kept = {key: value for key, value in metadata.items() if not key.startswith("ss_network_")}
+    architecture = metadata["modelspec.architecture"].replace("/lora", "/textual-inversion")
+    return {**kept, "modelspec.architecture": architecture, "modelspec.title": word, beside.WORD: word}
+
+
 def minimal(metadata: Mapping[str, str]) -> dict[str, str]:
     """A header without training details."""
     return {key: value for key, value in metadata.items() if key.startswith(MINIMAL)}
@@ -183,7 +191,9 @@ def _public_name(base: str) -> str:
 
 
 def _network(pairs: "Mapping[str, Pair]", training: Training) -> dict[str, Any]:
-    """The most usual rank and alpha, and those of 3×3 convolutions where there are any."""
+    """The most usual rank and alpha, and those of 3×3 convolutions where there are any; nothing where no layer learns."""
+    if not pairs:
+        return {}
     args: dict[str, Any] = {"dropout": training.dropout or None, **(training.network_args or {})}
     convolutions = [pair for pair in pairs.values() if pair.down.shape[2:] not in ((), (1, 1))]
     if convolutions:

@@ -15,6 +15,7 @@ PRESETS = {
     "attention": ("unet.*.attn?.to_[qkv]", "unet.*.attn?.to_out.0"),
     "transformer": TRANSFORMER,  # kohya's default
     "full": (*TRANSFORMER, "unet.*.resnets.*", "unet.*.downsamplers.*", "unet.*.upsamplers.*"),
+    "none": (),  # for what learns without layers
 }
 TEXT_ENCODERS = ("text_encoder*.self_attn.*", "text_encoder*.mlp.*")
 
@@ -45,7 +46,7 @@ def resolve(
                 f"lora.ranks gives {pattern!r} the rank {pattern_rank}; use 1 or more, or 0 to leave layers out."
             )
         ranks |= dict.fromkeys(_matching("lora.ranks", pattern, names), pattern_rank)
-    if not any(ranks.values()):
+    if preset != "none" and not any(ranks.values()):
         raise ValueError("No layer is left to train; give at least one pattern in lora.ranks a rank above 0.")
     return {name: ranks[name] for name in names if ranks.get(name)}
 

@@ -17,6 +17,7 @@ class TextEncoder(NamedTuple):
     layer: int  # which entry of hidden_states is used; -1 is the last layer
     final_norm: bool  # whether the final LayerNorm is applied to it
     pooled: bool  # whether its projected end-of-text state is the pooled condition
+    embedding: str = "emb_params"  # the key of its vectors in a textual-inversion file
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ SDXL = Family(
     bucket_step=32,
     cross_attention=2048,
     text_encoders=(
-        TextEncoder("text_encoder", "tokenizer", "lora_te1", -2, False, False),
-        TextEncoder("text_encoder_2", "tokenizer_2", "lora_te2", -2, False, True),
+        TextEncoder("text_encoder", "tokenizer", "lora_te1", -2, False, False, "clip_l"),
+        TextEncoder("text_encoder_2", "tokenizer_2", "lora_te2", -2, False, True, "clip_g"),
     ),
     prediction="epsilon",
     size_conditioning=True,

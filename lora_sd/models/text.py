@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import emphasis
+from . import emphasis, words
 from .family import Conditioning, Models, TextEncoder
 
 CHUNK = 75  # tokens of text between a start and an end token
@@ -24,7 +24,7 @@ def encode(models: Models, captions: list[str], *, chunks: int | None = None) ->
 
 def tokenize(models: Models, captions: list[str], *, chunks: int | None = None) -> tuple[Tensor, ...]:
     """Token ids (B, n, 77) for each text encoder, on the CPU; and the tokens' weights (B, n, 77) where captions have some."""
-    pieces = [_chunks(_token_ids(models, tokenizer, captions)) for tokenizer in models.tokenizers]
+    pieces = [_chunks(_token_ids(models, index, captions)) for index in range(len(models.tokenizers))]
     longest = max(chunks or 1, *(len(caption) for tokenized in pieces for caption in tokenized))
     ids = [
         _rectangle(tokenized, longest, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
@@ -52,9 +52,14 @@ def states(models: Models, token_ids: tuple[Tensor, ...]) -> Conditioning:
     return Conditioning(torch.cat(joined, dim=-1), pooled)
 
 
+def token_ids(models: Models, caption: str) -> list[list[int]]:
+    """The token ids of a caption for each text encoder, without start and end."""
+    return [_token_ids(models, index, [caption])[0] for index in range(len(models.tokenizers))]
+
+
 def token_counts(models: Models, captions: list[str]) -> list[int]:
     """How many tokens each caption has, start and end not counted; 75 fit into one chunk."""
-    return [len(ids) for ids in _token_ids(models, models.tokenizers[0], captions)]
+    return [len(ids) for ids in _token_ids(models, 0, captions)]
 
 
 def num_chunks(models: Models, captions: list[str]) -> list[int]:
@@ -62,27 +67,38 @@ def num_chunks(models: Models, captions: list[str]) -> list[int]:
     return [max(1, -(-count // CHUNK)) for count in token_counts(models, captions)]
 
 
-def _token_ids(models: Models, tokenizer: Any, captions: list[str]) -> list[list[int]]:
+def _token_ids(models: Models, index: int, captions: list[str]) -> list[list[int]]:
+    """The ids of each caption for one of the text encoders."""
     if models.weighted:
-        return [[one for ids, _ in _weighted(tokenizer, caption) for one in ids] for caption in captions]
-    return _ids(tokenizer, captions)
+        return [[one for ids, _ in _weighted(models, index, caption) for one in ids] for caption in captions]
+    return _ids(models, index, captions)
 
 
 def _weights(models: Models, captions: list[str]) -> list[list[float]]:
     """The weight of each token of each caption."""
-    return [
-        [weight for ids, weight in _weighted(models.tokenizers[0], caption) for _ in ids]
-        for caption in captions
-    ]
+    return [[weight for ids, weight in _weighted(models, 0, caption) for _ in ids] for caption in captions]
 
 
-def _weighted(tokenizer: Any, caption: str) -> list[tuple[list[int], float]]:
+def _weighted(models: Models, index: int, caption: str) -> list[tuple[list[int], float]]:
     pieces = emphasis.parts(caption)
-    ids = _ids(tokenizer, [piece for piece, _ in pieces]) if pieces else []
+    ids = _ids(models, index, [piece for piece, _ in pieces]) if pieces else []
     return [(found, weight) for found, (_, weight) in zip(ids, pieces, strict=True)]
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def _ids(models: Models, index: int, texts: list[str]) -> list[list[int]]:
+    """The ids of each text, with those of a person's own words where they stand."""
+    tokenizer, own = models.tokenizers[index], words.ids(models.text_encoders[index])
+    if not own:
+        return _in_vocabulary(tokenizer, texts)
+    parted = [[*words.parted(text, own)] for text in texts]
+    around = iter(_in_vocabulary(tokenizer, [piece for pieces in parted for piece in pieces[::2]]))
+    return [
+        [one for i, piece in enumerate(pieces) for one in (piece if i % 2 else next(around))]
+        for pieces in parted
+    ]
+
+
+def _in_vocabulary(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False).input_ids
 
 

@@ -7,6 +7,7 @@ import warnings
 from typing import Literal
 
 from .adapter import LoraSettings
+from .embedding import EmbeddingSettings
 from .model import ModelSettings
 from .noise import LossSettings, NoiseSettings
 from .optim import LENGTHS, MOST_STEPS, OPTIMIZERS, OptimSettings
@@ -22,6 +23,7 @@ __all__ = [
     "PATHS",
     "CaptionSettings",
     "DataSettings",
+    "EmbeddingSettings",
     "Folder",
     "LoraSettings",
     "OptimSettings",
@@ -57,6 +59,7 @@ with warnings.catch_warnings():
         data: DataSettings = DataSettings()
         captions: CaptionSettings = CaptionSettings()
         lora: LoraSettings = LoraSettings()
+        embedding: EmbeddingSettings = EmbeddingSettings()
         optim: OptimSettings = OptimSettings()
         noise: NoiseSettings = NoiseSettings()
         loss: LossSettings = LossSettings()

@@ -70,9 +70,9 @@ class LoraSettings(Section):
         ge=0,
         le=MOST_ALPHA,
     )
-    targets: Literal["attention", "attention-qv", "transformer", "full"] = setting(
+    targets: Literal["attention", "attention-qv", "transformer", "full", "none"] = setting(
         "attention",
-        "Which layers learn: attention is enough for most subjects, transformer adds the feed-forward layers, full adds convolutions.",
+        "Which layers learn: attention is enough for most subjects, transformer adds the feed-forward layers, full adds convolutions, none is for embedding.tokens alone.",
         label="Layers",
     )
     ranks: Ranks = setting(

@@ -83,7 +83,7 @@ def describe(
         examples=_told(data, prior=False),
         held_out=held_out,
         buckets=data.bucket_counts(),
-        options=_options(config, models, data, total),
+        options=_options(config, models, data, total) | _of_word(config),
     )
     pairs = layers.adapters(models.parts())
     return metadata.build(models.family, models.prediction, pairs, told, level=config.output.metadata)
@@ -99,6 +99,13 @@ def network_args(settings: LoraSettings) -> dict[str, str]:
     if settings.dora != "off":
         given |= {"dora_wd": True, "wd_on_output": str(settings.dora == "output")}  # LyCORIS' words
     return {name: str(value) for name, value in given.items() if value}
+
+
+def _of_word(config: TrainConfig) -> dict[str, Any]:
+    """How the trigger word learned, where it did; sd-scripts has no names for that."""
+    settings = config.embedding
+    names = {"tokens": settings.tokens, "rate": settings.rate, "initial": settings.initial}
+    return {f"ss_embedding_{name}": value for name, value in names.items()} if settings.tokens else {}
 
 
 def _told(data: Dataset, *, prior: bool) -> list[tuple[str, int, str]]:

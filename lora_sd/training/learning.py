@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..lora import layers
-from ..settings import LoraSettings, OptimSettings
+from ..settings import EmbeddingSettings, LoraSettings, OptimSettings
 from . import groups, optim
 from .ready import Ready
 from .update import LossScale, Update
@@ -15,19 +15,31 @@ OnNote = Callable[[str], None]
 
 
 def make_update(
-    settings: OptimSettings, lora: LoraSettings, ready: Ready, saved: dict[str, Any] | None, on_note: OnNote
+    settings: OptimSettings,
+    lora: LoraSettings,
+    embedding: EmbeddingSettings,
+    ready: Ready,
+    saved: dict[str, Any] | None,
+    on_note: OnNote,
 ) -> Update:
     """The update of a run, new; `saved` is the state it will go on from. ValueError for what a person can mend."""
     rates = groups.encoder_rates(list(ready.models.parts()), settings.text_encoder_rate)
-    if rates and not ready.models.encoders_learn:
-        on_note("optim.text_encoder_rate has no effect: no text encoder learns (lora.text_encoders).")
     names = [name for name, low_rank in layers.low_ranks(ready.models.parts()) for _ in low_rank.learnt]
+    if rates and not any(name.startswith("text_encoder") for name in names):
+        on_note("optim.text_encoder_rate has no effect: no text encoder learns (lora.text_encoders).")
+    rates["word"] = embedding.rate
+    names += [f"word.{encoder}" for encoder in ready.word]  # as the vector has them
     grouped = groups.grouped(groups.factors(names, settings.learning_rate, rates))
     name = _name(settings.optimizer, ready.rung.small_optimizer, saved, on_note)
     kind = optim.kind_of(name)
     if kind.one_rate and len(grouped) > 1:
         raise ValueError(
-            f"{name} finds the learning rate of all parts itself; leave optim.text_encoder_rate out."
+            f"{name} finds the learning rate of all parts itself; "
+            + (
+                "leave optim.text_encoder_rate out."
+                if settings.text_encoder_rate
+                else f"set embedding.rate to optim.learning_rate, {settings.learning_rate:g}."
+            )
         )
     options = {
         "learning_rate": settings.learning_rate,

@@ -22,8 +22,9 @@ from ..lora.dropout import Dropout
 from ..models import fast
 from ..models.family import Models
 from ..models.load import load
+from ..models.words import Rows
 from ..settings import LoraSettings, TrainConfig
-from . import class_pictures, examples, memory, prepare
+from . import class_pictures, examples, memory, prepare, word
 from .feed import Text
 from .prepare import Dataset
 from .vector import Vector
@@ -44,6 +45,7 @@ class Ready:
     text: Text
     modules: dict[str, int]  # adapted layers of each part: {"unet": 192}
     rung: Rung
+    word: dict[str, Rows]  # of the trigger word by text encoder, where it learns
     vector: Vector
     dropout: Dropout | None
     epoch: Epoch
@@ -59,6 +61,7 @@ def get_ready(
     ladder it was.
     """
     check_adapter(config)
+    word.check(config)
     voice.say("starting", "Looking at the pictures")
     good = run.home() / "cache" / "good.json"
     train_on, held_out = examples.find(
@@ -114,16 +117,24 @@ def get_ready(
     modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
     if config.lora.initial != "random":
         begin_alike(models, world)
+    rows = word.begin(models, config, start="" if ranks else config.lora.start, on_note=voice.note)
+    if not (modules or rows):
+        raise ValueError(
+            "lora.targets is none, so nothing would learn; set embedding.tokens, or other layers."
+        )
     epoch = data.epoch(config.optim.batch_size, config.optim.accumulation)
     total = length.total(config.optim, epoch)
     batches = total * config.optim.accumulation
     captions = data.texts(batches, config.optim.batch_size) + (apart.captions() if apart else [])
+    if rows:
+        word.check_captions(config.data.trigger, captions)
     text = read_captions(captions, models, device, world, voice)
     largest = max(w * h for w, h in data.bucket_counts())
     placed = place(models, device, config, largest, world, voice, at_least=rung)
     if dropout:
         dropout.to(device)
-    vector = Vector((low_rank for _, low_rank in layers.low_ranks(models.parts())), models.dtype)
+    low_ranks = (low_rank for _, low_rank in layers.low_ranks(models.parts()))
+    vector = Vector(low_ranks, models.dtype, rows.values())
     return Ready(
         device,
         models,
@@ -134,6 +145,7 @@ def get_ready(
         text,
         modules,
         placed,
+        rows,
         vector,
         dropout,
         epoch,
@@ -265,7 +277,8 @@ def place(
         batch_size=-(-config.optim.batch_size // world.size),
         rank=config.lora.rank,
         targets=config.lora.targets,
-        text_encoders=models.encoders_learn,
+        text_encoders=any(name.startswith("text_encoder") for name, _ in layers.low_ranks(models.parts())),
+        embedding=config.embedding.tokens > 0,
         bytes_per_weight=models.dtype.itemsize,
         dora=config.lora.dora != "off",
     )

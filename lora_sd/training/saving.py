@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .. import errors, run
 from ..events import Finished, Saved
-from ..lora import formats, layers, metadata
+from ..lora import beside, embedding, formats, layers, metadata
 from ..lora.inspection import read_header
 from ..settings import TrainConfig
 from . import state
@@ -54,12 +54,25 @@ class Saver:
     ends: set[int] = field(default_factory=set)  # steps that the run ended with before it was made longer
 
     def path(self, step: int) -> Path:
-        """The LoRA file of `step`; the final one has no number."""
-        return self.named("" if step == self.total else f"-{step:06d}")
+        """The LoRA file of `step`, or of a run without layers that of its word; the final one has no number."""
+        return self.named(self.ending(step))
+
+    def ending(self, step: int) -> str:
+        return "" if step == self.total else f"-{step:06d}"
 
     def named(self, ending: str) -> Path:
-        name = run.safe_name(self.config.output.name)
+        name = run.safe_name(self.config.output.name) if self.ready.modules else self.word
         return self.folder / "checkpoints" / f"{name}{ending}.safetensors"
+
+    def word_named(self, ending: str) -> Path:
+        """The file of the word's vectors, which other programs call by its name."""
+        if not self.ready.modules:
+            return self.named(ending)
+        return self.folder / "checkpoints" / beside.FOLDER / f"{self.word}{ending}.safetensors"
+
+    @property
+    def word(self) -> str:
+        return self.config.data.trigger.strip()
 
     def check_room(self) -> None:
         """Say at once if the disk has no room for what the run will leave on it."""
@@ -85,6 +98,9 @@ class Saver:
         if path.exists():
             step = int(read_header(path).metadata.get("ss_steps", done))
             if step < self.total:
+                word_path = self.word_named("")
+                if word_path != path and word_path.exists():
+                    word_path.rename(self.word_named(self.ending(step)))
                 path.rename(self.path(step))
         self.ends = earlier_ends(self.folder)
 
@@ -118,7 +134,7 @@ class Saver:
         """The state of a step, and with `lora` its LoRA file; told once both are complete."""
         path = self.path(progress.step)
         if lora:
-            self.write_lora(path, progress)
+            self.write_result(self.ending(progress.step), progress)
             self.files.done()
         self.write_state(progress)
         if lora:
@@ -136,7 +152,7 @@ class Saver:
             return
         path = self.named(run.BEST)
         try:
-            self.write_lora(path, progress)
+            self.write_result(run.BEST, progress)
         except OSError as error:
             self.voice.note(f"{errors.sentence(error)} The best file stays that of an earlier step.")
             return
@@ -147,8 +163,8 @@ class Saver:
         """Remove the oldest files of steps on the way, where more are there than are to be kept; not what a run ended with."""
         if keep := self.config.save.keep_last:
             numbered = [path for path in run.checkpoints(self.folder) if run.step_of(path) is not None]
-            for path in numbered[:-keep]:
-                if run.step_of(path) not in self.ends:
+            for step in {run.step_of(path) for path in numbered[:-keep]} - self.ends:
+                for path in {self.path(step), self.word_named(self.ending(step))}:
                     with contextlib.suppress(
                         OSError
                     ):  # on Windows a program may have it open; next time, then
@@ -159,14 +175,26 @@ class Saver:
         self.saved = progress.step
         self.states.done()
 
-    def write_lora(self, path: Path, progress: Progress) -> None:
-        """In the format of the settings; in fp32 where that is too narrow for the weights."""
+    def write_result(self, ending: str, progress: Progress) -> None:
+        """The word's vectors, if it learns, and then the LoRA, whose header names them."""
         with self.update.averaged():
-            self._write_lora(path, progress)
+            self._write_result(ending, self.header(progress))
 
-    def _write_lora(self, path: Path, progress: Progress) -> None:
+    def _write_result(self, ending: str, header: dict[str, str]) -> None:
+        if rows := self.ready.word:
+            word_path, family = self.word_named(ending), self.ready.models.family
+            vectors = {part: one.vectors for part, one in rows.items()}
+            embedding.save(word_path, vectors, family, metadata=metadata.of_embedding(header, self.word))
+            named = beside.Named(
+                word_path.name, self.word, self.config.embedding.tokens, beside.body_hash(word_path)
+            )
+            header[beside.KEY] = str(named)
+        if self.ready.modules:
+            self.write_lora(self.named(ending), header)
+
+    def write_lora(self, path: Path, header: dict[str, str]) -> None:
+        """In the format of the settings; in fp32 where that is too narrow for the weights."""
         pairs, family = layers.adapters(self.ready.models.parts()), self.ready.models.family
-        header = self.header(progress)
         layout, dtype = self.config.save.layout, self.config.save.dtype
         try:
             formats.save(path, pairs, family, metadata=header, layout=layout, dtype=DTYPES[dtype])

@@ -1,4 +1,4 @@
-"""What a run needs to go on exactly where it was: adapters, optimizer, loss scale, the step, and what went wrong so far.
+"""What a run needs to go on exactly where it was: adapters, a word of its own, optimizer, loss scale, the step, and what went wrong so far.
 
 Order and randomness are functions of (seed, step), so no generator and no place in the data is saved. A state is a file of
 its own, state/000050.pt: 32 bytes of SHA-256, then what torch wrote. The one before stays until the next one is complete.
@@ -45,6 +45,7 @@ def save(folder: Path, progress: Progress, parts: dict[str, nn.Module], update: 
             name: tuple(tensor.clone() for tensor in low_rank.tensors)
             for name, low_rank in layers.low_ranks(parts)
         },
+        "word": [rows.vectors.detach().clone() for rows in update.vector.rows],
         "optimizer_name": type(update.optimizer).__name__,
         "update": update.state_dict(),
     }
@@ -130,17 +131,24 @@ def progress_of(values: dict[str, Any]) -> Progress:
 
 def restore(values: dict[str, Any], parts: dict[str, nn.Module], update: Update) -> Progress:
     """Put a state in place; gives how far the run was."""
-    saved = values["adapters"]
     mine = {name: low_rank.tensors for name, low_rank in layers.low_ranks(parts)}
-    if _shapes(saved) != _shapes(mine):
+    if _shapes(values["adapters"]) != _shapes(mine):
         raise ValueError(
             "The saved state of this run is of a LoRA with other layers or ranks, or of another kind; put lora.rank, "
             "lora.targets, lora.ranks, lora.dora and lora.initial back, or start a new run from its file: lora.start."
         )
+    rows, words = update.vector.rows, values.get("word", [])
+    if [vectors.shape for vectors in words] != [one.vectors.shape for one in rows]:
+        raise ValueError(
+            "The saved state of this run has another number of vectors for the trigger word; put embedding.tokens back, or "
+            "start a new run."
+        )
     with torch.no_grad():
         for name, tensors in mine.items():
-            for here, there in zip(tensors, saved[name], strict=True):
+            for here, there in zip(tensors, values["adapters"][name], strict=True):
                 here.copy_(there)
+        for one, vectors in zip(rows, words, strict=True):
+            one.vectors.copy_(vectors)
     update.vector.renew()
     if fits(values, update):
         update.load_state_dict(values.get("update") or _of_matrices(values, update))

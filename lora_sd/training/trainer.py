@@ -87,7 +87,9 @@ class Trainer:
     def set_up(self, saved: dict[str, Any] | None) -> None:
         """Make the optimizer, and go on from the run's saved state if there is one."""
         settings = self.config.optim
-        self.update = learning.make_update(settings, self.config.lora, self.ready, saved, self.voice.note)
+        self.update = learning.make_update(
+            settings, self.config.lora, self.config.embedding, self.ready, saved, self.voice.note
+        )
         if saved:
             self.before = state.progress_of(saved)
         self.make_acts()

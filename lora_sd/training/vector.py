@@ -1,7 +1,7 @@
 """All that learns, as one vector of numbers: one gradient to clip, to check and to share between cards, one optimizer kernel.
 
-Each adapter's `down` and `up` are views of it. Under a half-precision base the layers multiply with copies in that format,
-renewed once a step, so that no pass casts hundreds of small matrices.
+Each adapter's `down` and `up`, and the rows of a word that learns, are views of it. Under a half-precision base the layers
+work with copies in that format, renewed once a step, so that no pass casts hundreds of small matrices.
 """
 
 import itertools
@@ -11,19 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from ..lora.pairs import Factors, LowRank
+from ..models.words import Rows
 
 ALIGNMENT = 8  # numbers: matrices begin at multiples of 16 bytes in half precision, as the fast products ask
 
 
 class Vector:
-    """The learning parameters of `adapters` (on one device) as `values`, a Parameter whose gradient is always there.
+    """What learns of `adapters` and a word's `rows` (on one device) as `values`, a Parameter whose gradient is always there.
 
     `values`, its gradient, and the loss that belongs to it stay at the same addresses for the whole run.
     """
 
-    def __init__(self, adapters: Iterable[LowRank], dtype: torch.dtype):
-        self.adapters = list(adapters)
-        found = [(kind, p) for adapter in self.adapters for kind, p in adapter.learnt.items()]
+    def __init__(self, adapters: Iterable[LowRank], dtype: torch.dtype, rows: Iterable[Rows] = ()):
+        self.adapters, self.rows = list(adapters), list(rows)
+        learners = (*self.adapters, *self.rows)
+        found = [(kind, p) for learner in learners for kind, p in learner.learnt.items()]
         self.kinds, masters = [kind for kind, _ in found], [parameter for _, parameter in found]
         self.shapes = [tuple(parameter.shape) for parameter in masters]
         self.values = nn.Parameter(self.join([parameter.data for parameter in masters]))
@@ -47,10 +49,12 @@ class Vector:
             own = {kind: next(rest) for kind in adapter.learnt}
             # what doesn't learn is converted by each pass, so that it can still be replaced
             adapter.copies = Factors(own.get("down", adapter.down), own["up"])
+        for rows in self.rows:
+            rows.copy = next(rest)
         return leaves
 
     def spread(self, **numbers: float) -> Tensor:
-        """(N,) with a number for each kind, "down", "up" or "magnitude"; 0 where none is given."""
+        """(N,) with a number for each kind, "down", "up", "magnitude" or "vectors"; 0 where none is given."""
         views = self.split(self.values)
         pairs = zip(self.kinds, views, strict=True)
         return self.join([torch.full_like(view, numbers.get(kind, 0.0)) for kind, view in pairs])

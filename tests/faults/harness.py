@@ -100,7 +100,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     told = run.read_events(folder)[0]
     steps = {e.step: (e.loss, e.held_out, e.learning_rate) for e in told if isinstance(e, events.Step)}
     return {
-        "files": {path.name: body(path) for path in run.checkpoints(folder)},
+        "files": {path.name: body(path) for path in sorted((folder / "checkpoints").rglob("*.safetensors"))},
         "previews": {path.name: path.read_bytes() for path in sorted((folder / "previews").iterdir())},
         "steps": steps,
         "state": _state(folder),
