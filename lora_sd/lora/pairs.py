@@ -47,9 +47,8 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(pair.up.float())
         self.magnitude = None if pair.magnitude is None else nn.Parameter(pair.magnitude.float())
         self.register_buffer("base_squares", None, persistent=False)  # of a DoRA: Σ W² of each channel
-        self.register_buffer(
-            "first_down", None
-        )  # of PiSSA: where both matrices began; what learns is the way from there
+        # of PiSSA: where both matrices began; what learns is the way from there
+        self.register_buffer("first_down", None)
         self.register_buffer("first_up", None)
         self.alpha = pair.alpha
         self.strength = strength
@@ -60,7 +59,7 @@ class LowRank(nn.Module):
     def pair(self) -> Pair:
         magnitude = None if self.magnitude is None else self.magnitude.detach()
         down, up = self._from_first(self.down.detach(), self.up.detach())
-        return Pair(down, up, self.alpha * len(down) / len(self.down), magnitude)
+        return Pair(down, up, self.alpha * (len(down) // len(self.down)), magnitude)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -69,7 +68,7 @@ class LowRank(nn.Module):
 
     def begin_at(self, first: Factors) -> None:
         """Let ΔW be what up · down differs by from the product of these."""
-        self.first_down, self.first_up = first
+        self.first_down, self.first_up = (tensor.to(self.down.device) for tensor in first)
 
     def _from_first(self, down: Tensor, up: Tensor) -> Factors:
         """ΔW as one product, of twice the rank: (U₀ + u)(D₀ + d) − U₀ D₀ = u (D₀ + d) + U₀ d.
