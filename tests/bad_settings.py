@@ -9,8 +9,7 @@ from bad import bad, write
 from lora_sd import config as cfg
 from lora_sd import flags, kohya
 from lora_sd.__main__ import train
-from lora_sd.training import word
-from lora_sd.training.ready import check_adapter
+from lora_sd.training import adapter, word
 from lora_sd.training.train import train as train_it
 
 
@@ -241,12 +240,12 @@ def a_DoRA_that_is_only_switched_on(folder):
 
 @bad("lora.dora", "set save.layout to kohya")
 def a_DoRA_that_the_layout_has_no_place_for(folder):
-    check_adapter(cfg.changed(cfg.TrainConfig(), {"lora.dora": "input", "save.layout": "peft"}))
+    adapter.check(cfg.changed(cfg.TrainConfig(), {"lora.dora": "input", "save.layout": "peft"}))
 
 
 @bad("lora.initial", "leave one of them out")
 def a_training_that_begins_in_two_places(folder):
-    check_adapter(cfg.changed(cfg.TrainConfig(), {"lora.initial": "pissa", "lora.start": "a.safetensors"}))
+    adapter.check(cfg.changed(cfg.TrainConfig(), {"lora.initial": "pissa", "lora.start": "a.safetensors"}))
 
 
 @bad("version", "must be one of 1")

@@ -18,7 +18,7 @@ from lora_sd.lora.initial import initial_pair
 from lora_sd.lora.inspection import read_header
 from lora_sd.lora.pairs import LowRank, Pair, delta_weight
 from lora_sd.settings import LoraSettings
-from lora_sd.training import optim, ready
+from lora_sd.training import adapter, optim
 from lora_sd.training.max_norm import limit_norms
 from lora_sd.training.train import train
 from lora_sd.training.update import LossScale, Update
@@ -93,7 +93,7 @@ def test_a_rank_for_convolutions_that_do_not_learn_is_a_sentence(tiny_folder, pi
 def test_alphas_by_pattern_are_for_the_ranks_of_their_layers(tiny_models, tmp_path):
     models = tiny_models("sd15")
     settings = LoraSettings(rank=2, ranks={"*.to_k": 8}, alphas={"*.to_k": 2.0, "*.attn2.to_v": 3.0})
-    ready.inject(models, settings, 0, {}, print)
+    adapter.inject(models, settings, 0, {}, print)
     ends = {
         "attn1.to_k": 2 / 8,
         "attn2.to_k": 2 / 8,

@@ -22,7 +22,7 @@ from lora_sd.lora.pairs import delta_weight
 from lora_sd.lora.targets import resolve
 from lora_sd.models.load import load
 from lora_sd.settings import LoraSettings
-from lora_sd.training import ready
+from lora_sd.training import adapter
 from lora_sd.training.train import train
 from lora_sd.training.vector import Vector
 
@@ -312,5 +312,5 @@ def test_a_dora_of_another_kind_is_a_sentence(tiny_models, tmp_path):
         with pytest.raises(
             ValueError, match=f"magnitudes of inputs, and lora.dora is {other}; set it to input"
         ):
-            ready.inject(models, settings, 0, {}, print)
-    ready.inject(models, LoraSettings(start=str(path), dora="input"), 0, {}, print)
+            adapter.inject(models, settings, 0, {}, print)
+    adapter.inject(models, LoraSettings(start=str(path), dora="input"), 0, {}, print)

@@ -17,14 +17,14 @@ from ..data.buckets import Rules
 from ..data.folder import Example
 from ..footprint import Rung
 from ..length import Epoch
-from ..lora import formats, layers, metadata, targets, warm
+from ..lora import layers, metadata
 from ..lora.dropout import Dropout
 from ..models import fast
 from ..models.family import Models
 from ..models.load import load
 from ..models.words import Rows
-from ..settings import LoraSettings, TrainConfig
-from . import class_pictures, examples, memory, prepare, word
+from ..settings import TrainConfig
+from . import adapter, class_pictures, examples, memory, prepare, word
 from .feed import Text
 from .prepare import Dataset
 from .vector import Vector
@@ -60,13 +60,9 @@ def get_ready(
     Of a run that goes on `ranks` are those of its state, which will be put in place, and `rung` where on the memory
     ladder it was.
     """
-    check_adapter(config)
+    adapter.check(config)
     word.check(config)
-    voice.say("starting", "Looking at the pictures")
-    good = run.home() / "cache" / "good.json"
-    train_on, held_out = examples.find(
-        config.data, config.captions, config.validate, config.seed, on_note=voice.note, memory=good
-    )
+    train_on, held_out = look(config, voice)
     voice.say("starting", f"Loading {Path(config.model.base).name}")
     device, dtype = hardware.choose(config.machine.device, config.machine.precision)
     models = load(
@@ -80,43 +76,11 @@ def get_ready(
     base = cache.identity(models.unet)
     memorized = run.home() / "cache" / "hashes.json"
     base_hashes = ThreadPoolExecutor(1).submit(metadata.base_hashes, models.path, memorized)
-    resolution = config.data.resolution or models.resolution
-    if config.data.regularisation_draw:
-        drawn = class_pictures.draw(
-            models, config.data, config.preview, device, resolution=resolution, world=world, voice=voice
-        )
-        count = config.data.regularisation_draw
-        train_on += examples.prior(
-            train_on, config.data, drawn, on_note=voice.note, memory=good, at_most=count
-        )
-    encode = functools.partial(
-        prepare.prepare,
-        models=models,
-        resolution=resolution,
-        folder=run.home() / "cache",
-        rules=Rules(
-            config.data.bucket_step,
-            config.data.bucket_min,
-            config.data.bucket_max,
-            shapes=config.data.buckets,
-            enlarge=config.data.enlarge,
-        ),
-        seed=config.seed,
-        crops=config.data.crops,
-        world=world,
-    )
-    with memory.on_device(models, device, "vae"):
-        data = encoded(train_on, encode, voice, "Preparing picture")
-        plain = functools.partial(encode, crops=1, rectangles=0)  # an inpainting model paints all of them
-        apart = (
-            encoded([replace(e, flip=False) for e in held_out], plain, voice, "Preparing held-out picture")
-            if held_out
-            else None
-        )
-    dropout = dropout_of(config.lora, world.rank)
-    modules = inject(models, config.lora, config.seed, ranks, voice.note, dropout)
+    data, apart = encode(config, models, device, train_on, held_out, world, voice)
+    dropout = adapter.dropout_of(config.lora, world.rank)
+    modules = adapter.inject(models, config.lora, config.seed, ranks, voice.note, dropout)
     if config.lora.initial != "random":
-        begin_alike(models, world)
+        adapter.begin_alike(models, world)
     rows = word.begin(models, config, start="" if ranks else config.lora.start, on_note=voice.note)
     if not (modules or rows):
         raise ValueError(
@@ -153,97 +117,73 @@ def get_ready(
     )
 
 
-def encoded(pictures: list[Example], encode: Callable[..., Dataset], voice: Voice, words: str) -> Dataset:
+def look(config: TrainConfig, voice: Voice) -> tuple[list[Example], list[Example]]:
+    """The pictures to train on, and those to hold out."""
+    voice.say("starting", "Looking at the pictures")
+    return examples.find(
+        config.data, config.captions, config.validate, config.seed, on_note=voice.note, memory=_good()
+    )
+
+
+def _good() -> Path:
+    """Where it is remembered which pictures are good."""
+    return run.home() / "cache" / "good.json"
+
+
+def encode(
+    config: TrainConfig,
+    models: Models,
+    device: torch.device,
+    train_on: list[Example],
+    held_out: list[Example],
+    world: World,
+    voice: Voice,
+) -> tuple[Dataset, Dataset | None]:
+    """Both as latents, with the regularisation pictures that the model draws among the first."""
+    settings = config.data
+    resolution = settings.resolution or models.resolution
+    if count := settings.regularisation_draw:
+        drawn = class_pictures.draw(
+            models, settings, config.preview, device, resolution=resolution, world=world, voice=voice
+        )
+        prior = examples.prior(train_on, settings, drawn, on_note=voice.note, memory=_good(), at_most=count)
+        train_on = train_on + prior
+    rules = Rules(
+        settings.bucket_step,
+        settings.bucket_min,
+        settings.bucket_max,
+        shapes=settings.buckets,
+        enlarge=settings.enlarge,
+    )
+    into_latents = functools.partial(
+        prepare.prepare,
+        models=models,
+        resolution=resolution,
+        folder=run.home() / "cache",
+        rules=rules,
+        seed=config.seed,
+        crops=settings.crops,
+        world=world,
+    )
+    with memory.on_device(models, device, "vae"):
+        data = encoded(train_on, into_latents, voice, "Preparing picture")
+        if not held_out:
+            return data, None
+        plain = functools.partial(
+            into_latents, crops=1, rectangles=0
+        )  # an inpainting model paints all of them
+        unflipped = [replace(example, flip=False) for example in held_out]
+        return data, encoded(unflipped, plain, voice, "Preparing held-out picture")
+
+
+def encoded(
+    pictures: list[Example], into_latents: Callable[..., Dataset], voice: Voice, words: str
+) -> Dataset:
     """The pictures as latents; `words` say what is being counted."""
-    dataset = encode(pictures, on_progress=voice.progress("caching", words))
+    dataset = into_latents(pictures, on_progress=voice.progress("caching", words))
     for note in dataset.notes():
         voice.note(note)
     return dataset
-
-
-def dropout_of(settings: LoraSettings, process: int) -> Dropout | None:
-    shares = (settings.dropout, settings.rank_dropout, settings.module_dropout)
-    return Dropout(*shares, process=process) if any(shares) else None
-
-
-def check_adapter(config: TrainConfig) -> None:
-    """ValueError for settings of the adapter that can't go together."""
-    settings = config.lora
-    if settings.dora == "input" and config.save.layout == "peft":
-        raise ValueError(
-            "lora.dora is input, and files of the peft layout hold magnitudes of outputs alone; set save.layout to kohya, "
-            "or lora.dora to output."
-        )
-    other = next((name for name in ("start", "max_norm") if getattr(settings, name)), None)
-    if settings.initial == "pissa" and other:
-        raise ValueError(
-            f"lora.initial is pissa, which begins in the base model itself and does not go with lora.{other}; leave one of them out."
-        )
-
-
-def inject(
-    models: Models,
-    settings: LoraSettings,
-    seed: int,
-    begun: dict[str, int],
-    on_note: Callable[[str], None],
-    dropout: Dropout | None = None,
-) -> dict[str, int]:
-    """Put new adapters on the model, with the update of lora.start in them; gives how many layers of each part have one.
-
-    `begun` are the ranks in the state of a run that goes on: it needs its lora.start no more.
-    """
-    parts = models.parts()
-    ranks = targets.resolve(
-        parts,
-        settings.targets,
-        rank=settings.rank,
-        conv_rank=settings.conv_rank,
-        patterns=settings.ranks,
-        text_encoders=settings.text_encoders,
-    )
-    started = formats.load(settings.start, parts, models.family) if settings.start and not begun else None
-    if settings.start and begun:
-        ranks = begun
-    if started:
-        for note in warm.notes(ranks, started.pairs, started.unused, Path(settings.start).name):
-            on_note(note)
-        warm.check_kind(started.pairs, parts, settings.dora, Path(settings.start).name)
-        ranks = warm.ranks_for(ranks, started.pairs)
-    scales = targets.scales(
-        parts,
-        ranks,
-        rank=settings.rank,
-        alpha=settings.alpha or settings.rank / 2,
-        conv_rank=settings.conv_rank,
-        conv_alpha=settings.conv_alpha,
-        patterns=settings.alphas,
-        rank_stabilized=settings.rank_stabilized,
-    )
-    layers.inject(
-        parts,
-        ranks,
-        scales,
-        seed=seed,
-        dropout=dropout,
-        train_down=settings.train_down,
-        initial=settings.initial,
-        magnitudes=None if settings.dora == "off" else settings.dora,
-    )
-    if started:
-        warm.fill(parts, started.pairs)
-    for part in parts.values():
-        part.train()  # dropout acts, and checkpointing where it is on
-    counts = {part: sum(name.startswith(f"{part}.") for name in ranks) for part in parts}
-    return {part: count for part, count in counts.items() if count}
-
-
-@torch.no_grad()
-def begin_alike(models: Models, world: World) -> None:
-    """Every process has the adapters of the first: another machine may round a decomposition otherwise."""
-    mine = [tensor for _, low_rank in layers.low_ranks(models.parts()) for tensor in low_rank.tensors]
-    for here, there in zip(mine, world.agree(mine), strict=True):
-        here.copy_(there)
 
 
 def read_captions(
