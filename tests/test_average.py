@@ -34,15 +34,15 @@ def test_a_step_that_changed_nothing_is_not_counted():
 
 
 def averaged(tiny_folder, pictures, **changes):
-    return config_for(tiny_folder("sd15"), pictures, **{"optim.ema": 0.9, "optim.steps": 6, **changes})
+    return config_for(tiny_folder("sd15"), pictures, **{"optim.ema": 0.9, "optim.steps": 4, **changes})
 
 
-def test_6_steps_are_4_and_2_bit_for_bit_with_the_average(tiny_folder, pictures):
+def test_4_steps_are_2_and_2_bit_for_bit_with_the_average(tiny_folder, pictures):
     """Looked at on the way, which puts the average in place and the weights back, and their copies in half precision."""
     config = averaged(tiny_folder, pictures, **{"machine.precision": "bf16"})
     whole = train(config)
-    busy = cfg.changed(config, {"save.every": 2, "preview.every": 3, "preview.steps": 1})
-    train(busy, stop_at(4))
+    busy = cfg.changed(config, {"save.every": 1, "preview.every": 3, "preview.steps": 1})
+    train(busy, stop_at(2))
     folder = run.list_runs()[0].folder
     assert body(train(busy, folder=folder)) == body(whole)
 
@@ -69,21 +69,21 @@ def test_the_file_has_the_average_and_the_run_learns_as_without_it(tiny_folder, 
 
 
 def test_going_back_to_a_good_state_takes_back_the_average(tiny_folder, pictures, monkeypatch):
-    """Three bad steps at 4: the run goes on from the state of 3, and its average is that of 3 good ones and what follows."""
-    config = averaged(tiny_folder, pictures, **{"save.state_every": 3})
-    at_calls(monkeypatch, range(4, 7), lambda losses: losses * float("nan"))
+    """Three bad steps from 2 on: the run goes on from the state of 1, and its average is of that and what follows."""
+    config = averaged(tiny_folder, pictures, **{"save.state_every": 1})
+    at_calls(monkeypatch, range(2, 5), lambda losses: losses * float("nan"))
     train(config)
-    assert any("Going back to step 3" in note for note in notes())
-    assert state.read(run.list_runs()[0].folder / "state")["update"]["average"]["steps"] == 6
+    assert any("Going back to step 1" in note for note in notes())
+    assert state.read(run.list_runs()[0].folder / "state")["update"]["average"]["steps"] == 4
 
 
 def test_an_average_that_is_turned_on_later_begins_with_the_weights_as_they_are(tiny_folder, pictures):
-    train(averaged(tiny_folder, pictures, **{"optim.ema": 0.0}), stop_at(3))
+    train(averaged(tiny_folder, pictures, **{"optim.ema": 0.0}), stop_at(2))
     folder = run.list_runs()[0].folder
     with pytest.raises(ValueError, match=r"optim\.ema was 0\.0 and is 0\.9"):
         resume(folder, changes={"optim.ema": 0.9})
     resume(folder, changes={"optim.ema": 0.9}, accept_changes=True)
-    assert state.read(folder / "state")["update"]["average"]["steps"] == 3
+    assert state.read(folder / "state")["update"]["average"]["steps"] == 2
 
 
 def test_an_optimizer_that_averages_itself_needs_no_other(tiny_folder, pictures):

@@ -89,14 +89,10 @@ def files():
 
 
 @pytest.mark.parametrize(
-    ("keep", "expected"), [(2, ["-000004", "-000005", ""]), (0, [f"-{n:06d}" for n in range(1, 6)] + [""])]
+    ("keep", "expected"), [(1, ["-000003", ""]), (0, ["-000001", "-000002", "-000003", ""])]
 )
 def test_the_last_files_are_kept_and_the_final_one(tiny_folder, pictures, keep, expected):
-    train(
-        config_for(
-            tiny_folder("sd15"), pictures, **{"optim.steps": 6, "save.every": 1, "save.keep_last": keep}
-        )
-    )
+    train(config_for(tiny_folder("sd15"), pictures, **{"save.every": 1, "save.keep_last": keep}))
     assert files() == expected
 
 
@@ -105,8 +101,10 @@ def test_what_a_run_ended_with_before_it_was_made_longer_is_never_removed(tiny_f
     changes = {"optim.steps": 2, "save.every": 1, "save.keep_last": 1, "output.metadata": metadata}
     train(config_for(tiny_folder("sd15"), pictures, **changes))
     folder = run.list_runs()[0].folder
-    resume(folder, extend=4)
-    assert files() == ["-000002", "-000005", ""]
+    if metadata == "full":
+        (folder / "events.jsonl").unlink()  # the header says it, or the diary
+    resume(folder, extend=2)
+    assert files() == ["-000002", "-000003", ""]
 
 
 def test_a_file_that_a_person_took_away_is_no_error(tiny_folder, pictures):

