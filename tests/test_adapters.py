@@ -259,14 +259,14 @@ def test_updates_beyond_the_largest_norm_are_cut_to_it_and_others_are_not_touche
     pairs, limit = random_pairs(), 2.0
     vector = vector_of(pairs)
     limit_norms(vector.adapters, limit)
-    for before, adapter in zip(pairs, vector.adapters, strict=True):
+    for before, low_rank in zip(pairs, vector.adapters, strict=True):
         norm = torch.linalg.norm(delta_weight(before))
         expected = delta_weight(before) * min(limit / norm, 1)
-        torch.testing.assert_close(delta_weight(adapter.pair), expected)
-        torch.testing.assert_close(adapter.down.detach(), before.down * min(limit / norm, 1) ** 0.5)
+        torch.testing.assert_close(delta_weight(low_rank.pair), expected)
+        torch.testing.assert_close(low_rank.down.detach(), before.down * min(limit / norm, 1) ** 0.5)
     assert torch.equal(vector.adapters[2].up.detach(), pairs[2].up)  # a small one, bit for bit
     limit_norms(vector.adapters, 0.5)
-    norms = [torch.linalg.norm(delta_weight(adapter.pair)) for adapter in vector.adapters]
+    norms = [torch.linalg.norm(delta_weight(low_rank.pair)) for low_rank in vector.adapters]
     torch.testing.assert_close(norms[0], torch.tensor(0.5))
 
 

@@ -59,7 +59,9 @@ def alone() -> Path:
 def assert_trained_once(folder: Path) -> None:
     wait_until(lambda: run.read_state(folder).status == "failed")
     assert queue.start_next() is None and queue.waiting() == []
-    assert (folder / "log.txt").read_text().count("There is no folder at") == 1
+    log = folder / "log.txt"
+    wait_until(lambda: "There is no folder at" in log.read_text())  # it says why after its status is known
+    assert log.read_text().count("There is no folder at") == 1
 
 
 def end(folder: Path, status: str = "finished") -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import at_calls, body, config_for, stop_at
+from small_runs import at_calls, body, config_for, stop_at, told
 
 from lora_sd import config as cfg
 from lora_sd import events, run
@@ -194,7 +194,7 @@ def test_without_memory_for_the_held_out_loss_in_one_go_it_is_measured_bit_by_bi
 
 def test_a_share_of_the_pictures_can_be_held_out(tiny_folder, pictures):
     train(config_for(tiny_folder("sd15"), pictures, **{"validate.split": 0.34}))
-    assert run.read_events(run.list_runs()[0].folder)[0][0].held_out > 0
+    assert next(event for event in told() if isinstance(event, events.Step)).held_out > 0
 
 
 def test_two_runs_in_one_process_do_not_influence_each_other(tiny_folder, pictures):
