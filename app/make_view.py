@@ -67,7 +67,9 @@ def _word(value: Any) -> str:
         return " · ".join(map(str, value)) or "nothing"
     if isinstance(value, dict):
         return " · ".join(f"{name} = {part}" for name, part in value.items()) or "nothing"
-    return {None: form.AUTOMATIC, "": "nothing", True: "on", False: "off"}.get(value, str(value))
+    if isinstance(value, bool):  # 1 is equal to True
+        return "on" if value else "off"
+    return {None: form.AUTOMATIC, "": "nothing"}.get(value, str(value))
 
 
 def draw_pictures(project: Project) -> Node:

@@ -43,7 +43,10 @@ ROWS: dict[str, Settings] = {
     "DoRA": {"lora.dora": "output"},
     "LoRA+ 4": {"lora.plus_ratio": 4, "optim.learning_rate": 5e-4},
     "text encoder": {"lora.text_encoders": True, "optim.text_encoder_rate": 2e-4},
-    "pivotal": {"data.trigger": "SET", "embedding.tokens": 2},  # SET: the style's name, which its captions have
+    "pivotal": {
+        "data.trigger": "SET",
+        "embedding.tokens": 2,
+    },  # SET: the style's name, which its captions have
     "constant rate": {"optim.schedule": "constant"},
     "dropout 0.1": {"lora.dropout": 0.1},
     "EMA 0.98": {"optim.ema": 0.98},
@@ -120,7 +123,11 @@ def python(arguments: list[str]) -> None:
 
 def measure(run: Run) -> dict[int, float]:
     with tempfile.TemporaryDirectory() as folder:
-        return theirs(run, Path(folder)) if run.row == PEFT else ours(run, of_set(ROWS[run.row], run.set), Path(folder))
+        return (
+            theirs(run, Path(folder))
+            if run.row == PEFT
+            else ours(run, of_set(ROWS[run.row], run.set), Path(folder))
+        )
 
 
 # -- results -----------------------------------------------------------------------------------------------------
