@@ -1,6 +1,7 @@
 """The main job: a folder of pictures becomes a file that teaches, and that diffusers draws the same picture with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import diffusers
@@ -11,6 +12,7 @@ from PIL import Image
 
 from lora_sd import config as cfg
 from lora_sd import run, sample
+from lora_sd.data.folder import find_examples
 from lora_sd.lora import formats
 from lora_sd.models.load import load
 from lora_sd.training.train import train
@@ -111,3 +113,43 @@ def test_a_file_of_every_family_draws_the_same_picture_in_diffusers(tiny_folder,
     assert same(ours, theirs)
     [without] = sample.generate(models, "a cat", **options)
     assert not same(ours, without)
+
+
+LITTLE = {
+    "one picture": (1, True, "There is one picture"),
+    "a trigger word alone": (24, False, "Every picture has the same caption, 'linestyle'"),
+}
+
+
+@pytest.mark.parametrize("case", LITTLE)
+def test_little_to_learn_from_is_learnt_and_said_to_be_little(case, tmp_path):
+    """Measured on the one picture itself, or on pictures of the style that are never trained on, called by the word."""
+    count, captions, words = LITTLE[case]
+    source = find_examples("starter:streamline").examples[:count]
+    held_out = source if count == 1 else find_examples("starter:streamline/heldout").examples
+    for folder, examples in (("pictures", source), ("heldout", held_out)):
+        (tmp_path / folder).mkdir()
+        for example in examples:
+            shutil.copy(example.path, tmp_path / folder)
+            if captions:
+                shutil.copy(example.path.with_suffix(".txt"), tmp_path / folder)
+    changes = {
+        "data.images": str(tmp_path / "pictures"),
+        "data.trigger": "" if captions else "linestyle",
+        "lora.alpha": 16,
+        "optim.learning_rate": 2e-3,
+        "optim.batch_size": 4 if count > 1 else 1,
+        "optim.steps": 24,
+        "validate.images": str(tmp_path / "heldout"),
+        "validate.every": 24,
+        "preview.every": 24,
+        "preview.steps": 8,
+        "save.every": 0,
+        "output.dir": str(tmp_path / "runs"),
+    }
+    train(cfg.changed(cfg.TrainConfig(), changes))
+    [found] = run.list_runs(tmp_path / "runs")
+    steps = [step["held_out"] for step in told(found.folder, "step") if "held_out" in step]
+    assert steps[-1] < 0.9 * steps[0]
+    notes = [note["text"] for note in told(found.folder, "note")]
+    assert any(words in note for note in notes) and not any("flat colour" in note for note in notes)
