@@ -25,9 +25,12 @@ class Found(NamedTuple):
 
 def read(path: Path, choices: Choices) -> Found:
     """What the file sets goes over `choices`. No file that it names is read; ValueError with one sentence for a bad one."""
-    config, notes = kohya.load(path, beside=False)
+    config, notes, whole = kohya.load(path, beside=False)
     named = {note.setting for note in notes if note.setting} | set(cfg.differences(config))
     settings = {setting.name for setting in form.advanced()}
+    if whole:
+        named |= settings - set(cfg.PATHS)
+        config = _with_its_length(config)
     changes = dict(choices.changes)
     for name in sorted(named & settings):
         if _may_be_taken(name):
@@ -40,6 +43,12 @@ def read(path: Path, choices: Choices) -> Found:
     notes += [Note("model.base", config.model.base, "ignored", why)] if why else []
     trigger = config.data.trigger if "data.trigger" in named else choices.trigger
     return Found(replace(choices, trigger=trigger, base=base or choices.base, changes=changes), notes)
+
+
+def _with_its_length(config: cfg.TrainConfig) -> cfg.TrainConfig:
+    """An empty length is the page's proposal; a file that names none means our usual one."""
+    steps = config.optim.known_steps
+    return cfg.changed(config, {"optim.steps": steps}) if steps else config
 
 
 def _may_be_taken(name: str) -> bool:

@@ -226,7 +226,7 @@ def trained(tiny_folder, tmp_path_factory):
 
 def test_what_a_lora_tells_in_sd_scripts_words_is_how_it_was_made(trained):
     path, config = trained
-    found, notes = kohya.translate(reading.read(path, beside=False))
+    found, notes, _ = kohya.translate(reading.read(path, beside=False))
     assert {name: cfg.get(found, name) for name in LEARNED} == {
         name: cfg.get(config, name) for name in LEARNED
     }
@@ -256,7 +256,7 @@ def test_no_path_is_taken_from_a_strangers_header(tmp_path, monkeypatch):
         lambda path: SimpleNamespace(metadata={"lora_sd.settings": json.dumps(evil)}, shapes={}),
     )
     (tmp_path / "x.safetensors").touch()
-    found, notes = kohya.load(tmp_path / "x.safetensors")
+    found, notes, _ = kohya.load(tmp_path / "x.safetensors")
     assert cfg.differences(found) == {"lora.rank": 8}
     assert {note.option for note in notes if note.kind == "unknown"} == {*evil} - {"lora.rank"}
 

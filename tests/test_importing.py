@@ -61,9 +61,13 @@ def test_a_file_fills_the_form_and_says_what_it_left_out(page, tmp_path):
 
 
 def test_a_settings_file_of_ours_goes_over_what_the_page_proposes(page, tmp_path):
-    text = cfg.dumps(cfg.changed(cfg.TrainConfig(), {"lora.rank": 16, "data.trigger": "mycat"}))
+    chosen = {"lora.rank": 16, "data.trigger": "mycat", "optim.steps": 700}
+    text = cfg.dumps(cfg.changed(cfg.TrainConfig(), chosen))
     updates = make_page.import_settings(page, values(written(tmp_path, text)))
-    assert updates[page.settings["optim.steps"]] == cfg.TrainConfig().optim.steps
+    assert updates[page.settings["optim.steps"]] == 700
+    assert updates[page.settings["lora.alpha"]] is None, (
+        "what the starter is proposed is not what the file says"
+    )
     assert updates[page.trigger] == "mycat" and updates[page.base]["value"] == "starter"
 
 

@@ -785,7 +785,7 @@ def test_it_has_all_that_people_ask_for():
 
 def test_it_is_in_python_too(tmp_path):
     (tmp_path / "theirs.toml").write_text("network_dim = 8")
-    config, notes = lora_sd.import_config(tmp_path / "theirs.toml")
+    config, notes, _ = lora_sd.import_config(tmp_path / "theirs.toml")
     assert config.lora.rank == 8 and notes
 
 

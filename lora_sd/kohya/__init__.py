@@ -25,6 +25,7 @@ WINDOWS = re.compile(r"^([A-Za-z]:[\\/]|\\\\)")
 class Imported(NamedTuple):
     config: TrainConfig
     notes: list[Note]
+    whole: bool = False  # whether all that it does not name is at our default, too
 
 
 def load(path: str | Path, *, beside: bool = True) -> Imported:
@@ -68,9 +69,8 @@ def _as_it_is(config: TrainConfig, table: Mapping[str, Any]) -> Imported:
         if setting.name.rpartition(".")[2]
         in (table.get(setting.name.partition(".")[0], {}) if "." in setting.name else table)
     ]
-    return Imported(
-        config, [Note(name, None, "taken", f"{written(cfg.get(config, name))}.", name) for name in names]
-    )
+    notes = [Note(name, None, "taken", f"{written(cfg.get(config, name))}.", name) for name in names]
+    return Imported(config, notes, whole="version" in table)
 
 
 def _own(settings: Mapping[str, Any]) -> Imported:
@@ -81,7 +81,7 @@ def _own(settings: Mapping[str, Any]) -> Imported:
             work.set(name, value, name, value)
         else:
             work.note(name, value, "unknown", cfg.unknown(name))
-    return Imported(work.config, work.notes)
+    return Imported(work.config, work.notes, whole=True)
 
 
 def translate(given: reading.Given) -> Imported:
