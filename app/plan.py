@@ -15,7 +15,15 @@ Kind = Literal["Subject", "Style"]
 Quality = Literal["Quick", "Balanced", "Best"]
 LENGTH: dict[str, float] = {"Quick": 0.5, "Balanced": 1.0, "Best": 1.6}
 FEW_PICTURES = 8
-STARTER = {"lora.rank": 16, "lora.alpha": 16.0, "optim.learning_rate": 1e-3, "optim.batch_size": 4}
+STARTER = {  # docs/learning.md
+    "lora.rank": 16,
+    "lora.alpha": 16.0,
+    "lora.targets": "transformer",
+    "optim.learning_rate": 1e-3,
+    "optim.batch_size": 4,
+    "optim.schedule": "cosine",
+}
+FALLING = {"optim.schedule": "cosine", "optim.warmup": "5%"}
 STARTER_STEPS = 100
 SIDES = {"sd15": 512, "sd2": 768, "sdxl": 1024}  # pixels
 STARTER_SIDE = 128
@@ -61,7 +69,8 @@ def settings(kind: Kind, quality: Quality, base: Base, pictures: int) -> dict[st
     if base.starter:
         return {**STARTER, "optim.steps": round(STARTER_STEPS * LENGTH[quality])}
     rank = 32 if kind == "Style" else 16
-    return {"lora.rank": rank, "optim.steps": _steps(pictures, quality)}
+    targets = "transformer" if kind == "Style" else "attention"
+    return {"lora.rank": rank, "lora.targets": targets, "optim.steps": _steps(pictures, quality), **FALLING}
 
 
 def _steps(pictures: int, quality: Quality) -> int:

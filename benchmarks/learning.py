@@ -37,7 +37,7 @@ ROWS: dict[str, Settings] = {
     "rank 4": {"lora.rank": 4, "lora.alpha": 4},
     "rank 64": {"lora.rank": 64, "lora.alpha": 64},
     "targets attention-qv": {"lora.targets": "attention-qv"},
-    "targets transformer": {"lora.targets": "transformer"},
+    "targets attention": {"lora.targets": "attention"},
     "targets full": {"lora.targets": "full"},
     "Min-SNR 5": {"loss.min_snr": 5},
     "DoRA": {"lora.dora": "output"},
