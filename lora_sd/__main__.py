@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|resume|pause|stop|queue|generate|inspect|download|doctor`.
+"""The command line: `python -m lora_sd train|resume|pause|stop|queue|generate|inspect|download|doctor`, and the workshop's.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import config as cfg
-from . import errors, flags, lock, run, signals
+from . import errors, flags, lock, run, signals, workshop_command
 from . import queue as line
 from .events import Failed
 from .recorder import Recorder
@@ -287,6 +287,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "inspect": inspect,
     "download": download,
     "doctor": doctor,
+    **workshop_command.COMMANDS,
 }
 
 

@@ -26,7 +26,11 @@ PARTS = {
     "lora_te": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.": "text_encoder",
+    "text_encoders.clip_g.": "text_encoder_2",
+    "text_encoders.": "text_encoder",
 }  # what a key begins with; all else is the U-Net
+
+COMFYUI = ("diffusion_model.", "text_encoders.")  # its own names of layers, with kohya's endings
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MOST_ALPHA = 1_000_000  # those in use are below a few thousand
@@ -141,7 +145,7 @@ class Inspection:
 
     path: Path
     size: int  # bytes
-    layout: str  # kohya, peft, diffusers or other
+    layout: str  # kohya, peft, diffusers, comfyui or other
     kinds: list[str]  # of adapter; more than ["LoRA"] can't be loaded here
     family: str | None  # sd15, sd2, sdxl
     base: str  # name of the model that it was trained on, "" if it does not say
@@ -197,7 +201,7 @@ def inspect(path: str | Path) -> Inspection:
         size=path.stat().st_size,
         layout=layout,
         kinds=kinds,
-        family=_family(header),
+        family=family_of(header),
         base=metadata.get("lora_sd.base") or _told(metadata, "ss_sd_model_name"),
         trigger=metadata.get("modelspec.trigger_phrase", ""),
         modules=_count_parts(modules),
@@ -214,6 +218,7 @@ def _modules(header: Header) -> tuple[str, list[Module]]:
         suffix = next((suffix for suffix in LAYOUTS if key.endswith(suffix)), None)
         if suffix:
             layout, stem = LAYOUTS[suffix], key.removesuffix(suffix)
+            layout = "comfyui" if key.startswith(COMFYUI) else layout
             part = next((part for prefix, part in PARTS.items() if key.startswith(prefix)), "unet")
             modules.append(Module(part, shape[0], header.alphas.get(f"{stem}.alpha", shape[0])))
     return layout, modules
@@ -224,7 +229,7 @@ def _count_parts(modules: list[Module]) -> dict[str, int]:
     return {part: counts[part] for part in ("unet", "text_encoder", "text_encoder_2") if counts[part]}
 
 
-def _family(header: Header) -> str | None:
+def family_of(header: Header) -> str | None:
     """By the width of the text states; where that is no public model's, by what the header says."""
     version = header.metadata.get("ss_base_model_version", "")
     told = next((family for start, family in VERSIONS.items() if version.startswith(start)), None)
