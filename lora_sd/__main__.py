@@ -202,7 +202,7 @@ def generate(arguments: list[str]) -> int:
     from . import hardware, sample
     from .models.load import load
 
-    loras = dict(strength_of(text) for text in asked.lora)
+    loras = dict(flags.strength_of(text) for text in asked.lora)
     device, dtype = hardware.choose(asked.device)
     pictures = sample.generate(
         load(asked.model, device=device, dtype=dtype, weighted=asked.weights),
@@ -221,15 +221,6 @@ def generate(arguments: list[str]) -> int:
         picture.save(path)
         print(path)
     return DONE
-
-
-def strength_of(text: str) -> tuple[str, float]:
-    """`cat.safetensors:0.8` → (path, strength); strength 1 where none is given. A drive letter is no strength."""
-    path, colon, strength = text.rpartition(":")
-    try:
-        return (path, float(strength)) if colon else (text, 1.0)
-    except ValueError:
-        return text, 1.0
 
 
 def _free(path: Path) -> Path:

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .flags import strength_of
 from .terminal import Progress
 
 DONE = 0
@@ -27,6 +27,31 @@ def _family(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--family", help="sd15, sd2 or sdxl, for a file that does not tell what it was made for"
     )
+
+
+def _in_and_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="the LoRA, of any layout")
+    parser.add_argument("out", type=Path, help="the new file")
+
+
+def _format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layout", choices=["kohya", "peft"], help="of the new file")
+    parser.add_argument(
+        "--dtype", choices=["fp16", "bf16", "fp32"], help="of the new file; that of the old one else"
+    )
+    _family(parser)
+
+
+def _chosen(asked: argparse.Namespace) -> dict[str, Any]:
+    """layout and dtype, as the workshop takes them."""
+    from .workshop.writing import DTYPES
+
+    return {"layout": asked.layout, "dtype": DTYPES.get(asked.dtype)}
+
+
+def _say(lines: list[str]) -> int:
+    print("\n".join(lines))
+    return DONE
 
 
 def _bar(words: str) -> Callable[[int, int], None]:
@@ -76,10 +101,110 @@ def analyse(arguments: list[str]) -> int:
         lines += ["", f"  Against {base.path.name}, {asked.directions} directions of each layer:"]
         lines += similarity.amplification_lines(found, file.family)
         table["amplification"] = {n: {**a._asdict(), "factor": a.factor} for n, a in found.items()}
-    sys.stdout.write((json.dumps(table) if asked.json else "\n".join(lines)) + "\n")
-    return DONE
+    return _say([json.dumps(table)] if asked.json else lines)
+
+
+def resize(arguments: list[str]) -> int:
+    """A LoRA at another rank, energy or file size: FILE OUT --rank 8 | --energy 0.95 | --size MB."""
+    parser = _parser("resize", "Cut a LoRA to its strongest directions, or give it room to learn more.")
+    _in_and_out(parser)
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument(
+        "--rank", type=int, help="for every layer; where that is more than it has, the rest can learn"
+    )
+    target.add_argument("--energy", type=float, help="the part of each layer's energy to keep, such as 0.95")
+    target.add_argument(
+        "--size", type=float, metavar="MB", help="the file's size; layers that gain most get most"
+    )
+    _format(parser)
+    asked = parser.parse_args(arguments)
+    from .workshop.resize import resize as do
+
+    done = do(
+        asked.file,
+        asked.out,
+        rank=asked.rank,
+        energy=asked.energy,
+        size=asked.size and asked.size * 1e6,
+        family=asked.family,
+        on_progress=_bar("Resized"),
+        **_chosen(asked),
+    )
+    return _say(done.lines())
+
+
+def combine(arguments: list[str]) -> int:
+    """Several LoRAs as one, or the difference of two: OUT FILE[:WEIGHT] … [--method average]."""
+    parser = _parser(
+        "combine", "One LoRA that does what several do together; exact unless it is cut to a rank."
+    )
+    parser.add_argument("out", type=Path, help="the new file")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE[:WEIGHT]",
+        help="LoRAs of any ranks and layouts; cat.safetensors:-1 takes away",
+    )
+    parser.add_argument(
+        "--method",
+        choices=["sum", "average", "ties", "dare"],
+        default="sum",
+        help="ties and dare choose single numbers of the updates, then cut the result to a rank",
+    )
+    parser.add_argument(
+        "--blocks",
+        action="append",
+        default=[],
+        metavar="[NUMBER:]BLOCK=FACTOR",
+        help="of all LoRAs, or of the first with 1:, such as 1:OUT*=0.5; blocks are those that analyse names",
+    )
+    cut = parser.add_mutually_exclusive_group()
+    cut.add_argument("--rank", type=int, help="cut the result to this rank")
+    cut.add_argument("--energy", type=float, help="cut the result, keeping this part of each layer's energy")
+    parser.add_argument(
+        "--density", type=float, default=0.5, help="what ties and dare keep of each update's numbers"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of dare")
+    _format(parser)
+    asked = parser.parse_args(arguments)
+    from .workshop.combine import Source
+    from .workshop.combine import combine as do
+
+    blocks = [_blocks(asked.blocks, number) for number in range(1, len(asked.files) + 1)]
+    sources = [Source(*strength_of(text), own) for text, own in zip(asked.files, blocks, strict=True)]
+    done = do(
+        sources,
+        asked.out,
+        method=asked.method,
+        rank=asked.rank,
+        energy=asked.energy,
+        density=asked.density,
+        seed=asked.seed,
+        family=asked.family,
+        on_progress=_bar("Combined"),
+        **_chosen(asked),
+    )
+    return _say(done.lines())
+
+
+def _blocks(words: list[str], number: int) -> dict[str, float]:
+    """The factors that are for all LoRAs or for this one."""
+    found = {}
+    for word in words:
+        which, _, rest = word.rpartition(":")
+        pattern, _, factor = rest.rpartition("=")
+        try:
+            whose, value = int(which or number), float(factor)
+        except ValueError:
+            raise ValueError(
+                f"--blocks is {word!r}; write it as OUT*=0.5, or 1:OUT*=0.5 for the first LoRA."
+            ) from None
+        found |= {pattern: value} if whose == number else {}
+    return found
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "analyse": analyse,
+    "resize": resize,
+    "combine": combine,
 }
