@@ -167,13 +167,10 @@ def combine(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of dare")
     _format(parser)
     asked = parser.parse_args(arguments)
-    from .workshop.combine import Source
     from .workshop.combine import combine as do
 
-    blocks = [_blocks(asked.blocks, number) for number in range(1, len(asked.files) + 1)]
-    sources = [Source(*strength_of(text), own) for text, own in zip(asked.files, blocks, strict=True)]
     done = do(
-        sources,
+        _sources(asked.files, asked.blocks),
         asked.out,
         method=asked.method,
         rank=asked.rank,
@@ -185,6 +182,67 @@ def combine(arguments: list[str]) -> int:
         **_chosen(asked),
     )
     return _say(done.lines())
+
+
+def merge(arguments: list[str]) -> int:
+    """LoRAs folded into a base model, or taken out: BASE OUT FILE[:WEIGHT] …"""
+    parser = _parser("merge", "A model with LoRAs in its weights; a weight of -1 takes one out again.")
+    parser.add_argument("base", help="a .safetensors checkpoint, a diffusers folder, or a model's name")
+    parser.add_argument("out", type=Path, help="the new file or folder")
+    parser.add_argument("files", nargs="+", metavar="FILE[:WEIGHT]")
+    parser.add_argument(
+        "--blocks", action="append", default=[], metavar="[NUMBER:]BLOCK=FACTOR", help="as in combine"
+    )
+    _family(parser)
+    asked = parser.parse_args(arguments)
+    from .workshop.merge import merge as do
+
+    sources = _sources(asked.files, asked.blocks)
+    return _say(do(asked.base, sources, asked.out, family=asked.family, on_progress=_bar("Merged")).lines())
+
+
+def extract(arguments: list[str]) -> int:
+    """A LoRA from a fine-tuned model and its base: TUNED BASE OUT [--rank 32]."""
+    parser = _parser(
+        "extract", "The LoRA that makes a base model nearly a fine-tuned one, with the error of each layer."
+    )
+    parser.add_argument("tuned", help="a .safetensors checkpoint, a diffusers folder, or a model's name")
+    parser.add_argument("base", help="the model it was made from, in either form")
+    parser.add_argument("out", type=Path, help="the new LoRA")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument(
+        "--energy", type=float, help="less rank where that keeps this part of a layer's energy"
+    )
+    parser.add_argument(
+        "--targets",
+        default="full",
+        help="which layers: attention-qv, attention, transformer, full (with convolutions) or everything",
+    )
+    parser.add_argument("--layout", choices=["kohya", "peft"], default="kohya")
+    parser.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], default="fp16")
+    parser.add_argument("--layers", action="store_true", help="the error of each layer, too")
+    asked = parser.parse_args(arguments)
+    from .workshop.extract import extract as do
+
+    done = do(
+        asked.tuned,
+        asked.base,
+        asked.out,
+        rank=asked.rank,
+        energy=asked.energy,
+        targets=asked.targets,
+        on_progress=_bar("Extracted"),
+        **_chosen(asked),
+    )
+    by_error = sorted(done.made.losses.items(), key=lambda item: -item[1].part)
+    each = [f"  {loss.part:>8.3%}  {name}" for name, loss in by_error] if asked.layers else []
+    return _say([*done.lines(), *each])
+
+
+def _sources(files: list[str], blocks: list[str]) -> list[Any]:
+    from .workshop.combine import Source
+
+    return [Source(*strength_of(text), _blocks(blocks, number)) for number, text in enumerate(files, 1)]
 
 
 def _blocks(words: list[str], number: int) -> dict[str, float]:
@@ -207,4 +265,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "analyse": analyse,
     "resize": resize,
     "combine": combine,
+    "merge": merge,
+    "extract": extract,
 }

@@ -4,19 +4,22 @@ A layer's weight is a tensor, or a third of one: OpenCLIP, the text encoder of S
 one matrix.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors
+import torch
 from torch import Tensor
 
 from ..lora.names import ldm_path
+from ..lora.pairs import Pair
+from ..lora.stored import StoredTensors
 from ..models import find
 from ..models.family import FAMILIES, Family
 from ..paths import shown
 from .table import layer_names
 
+CALCULABLE = (torch.float16, torch.bfloat16, torch.float32)
 UNET = "model.diffusion_model."
 CLIP = {  # where the text encoders of a single file are, each with the ways its layers may be called there
     ("sd15", "text_encoder"): ("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."),
@@ -47,20 +50,19 @@ class Place(NamedTuple):
 class Checkpoint:
     """The Linear and Conv2d layers of a base model, by our names."""
 
-    def __init__(self, path: Path, family: Family):
-        self.path, self.family = path, family
-        self.files = {file: safetensors.safe_open(file, "pt") for file in _files(path, family)}
-        stored = {file: set(opened.keys()) for file, opened in self.files.items()}
+    def __init__(self, path: Path, family: Family, prediction: str = "epsilon"):
+        self.path, self.family, self.prediction = path, family, prediction
+        self.files = {file: StoredTensors(file) for file in _files(path, family)}
         self.places = {
             layer: place
             for layer in layer_names(family)
-            if (place := next((p for p in self._ways(layer) if p.key in stored[p.file]), None))
+            if (place := next((p for p in self._ways(layer) if p.key in self.files[p.file]), None))
         }
 
     def weight(self, layer: str) -> Tensor:
         """(out, in) or (out, in, k, k), in the number format of the file."""
         place = self.places[layer]
-        return place.rows(self.files[place.file].get_tensor(place.key))
+        return place.rows(calculable(self.files[place.file].tensor(place.key), place.file))
 
     def _ways(self, layer: str) -> Iterator[Place]:
         if self.path.is_file():
@@ -71,6 +73,15 @@ class Checkpoint:
             yield Place(file, f"{path}.weight")
             # saved with transformers 5, a CLIPTextModel has no text_model level
             yield Place(file, f"{path.removeprefix('text_model.')}.weight")
+
+
+def calculable(weight: Tensor, file: Path) -> Tensor:
+    if weight.dtype not in CALCULABLE:
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{shown(file.name)} has its weights as {kind}, which can't be computed with; choose it in fp16 or bf16."
+        )
+    return weight
 
 
 def _single_keys(layer: str, family: Family) -> Iterator[tuple[str, int | None]]:
@@ -94,7 +105,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         raise ValueError(
             f"{shown(found.path.name)} may hold program code and was not opened; use the .safetensors version of this model."
         )
-    return Checkpoint(found.path, FAMILIES[found.family])
+    return Checkpoint(found.path, FAMILIES[found.family], found.prediction or "epsilon")
 
 
 def _files(path: Path, family: Family) -> list[Path]:
@@ -113,3 +124,25 @@ def weight_files(folder: Path) -> list[Path]:
             f"{shown(folder)} has no .safetensors file; download the model again in that format."
         )
     return found
+
+
+def check_fit(base: Checkpoint, name: str, pair: Pair, weight: Tensor) -> None:
+    """ValueError unless the update is as large as the layer's weight."""
+    if weight[0].numel() != pair.down[0].numel() or len(weight) != len(pair.up):
+        raise ValueError(
+            f"{shown(base.path.name)} is not the base model of this LoRA: {name} is {tuple(weight.shape)} there; "
+            "choose the one that it was made for."
+        )
+
+
+def check(base: Checkpoint, family: Family, layers: Iterable[str]) -> None:
+    """ValueError unless the base model is of this family and has these layers."""
+    if base.family is not family:
+        raise ValueError(
+            f"{shown(base.path.name)} is {base.family.title}, and this LoRA is for {family.title}."
+        )
+    if missing := next((name for name in layers if name not in base.places), None):
+        raise ValueError(
+            f"{shown(base.path.name)} is not the base model of this LoRA: it has no {missing}; "
+            "choose the one that it was made for."
+        )

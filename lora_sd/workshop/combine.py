@@ -184,11 +184,11 @@ def combine(
     "average" divides the weights by their sum. Without `rank` or `energy` the result is exact; "ties" and "dare" are cut
     to `rank`, or to the ranks of all together, and keep the part `density` of each update's numbers.
     """
-    _check(sources, method, rank, energy, density)
-    files = _opened(sources, family)
+    _check(method, rank, energy, density)
+    files = opened(sources, family)
     out = writing.output(out, [file.path for file in files])
     layout, dtype = layout or "kohya", dtype or files[0].dtype
-    weights = _weights(files, sources, method)
+    weights = weights_by_layer(files, sources, average=method == "average")
     pairs = Chosen(files, weights, method, density, seed, rank) if method in DENSE else Sum(files, weights)
     ranks = ranks_for_energy(pairs, energy, on_progress) if energy else {}
     if rank and method not in DENSE:
@@ -201,11 +201,7 @@ def combine(
     return Made(saved, {name: pair.rank for name, pair in found.items()}, losses)
 
 
-def _check(
-    sources: Sequence[Source], method: str, rank: int | None, energy: float | None, density: float
-) -> None:
-    if not sources:
-        raise ValueError("Give at least one LoRA to combine.")
+def _check(method: Method, rank: int | None, energy: float | None, density: float) -> None:
     if rank is not None and rank < 1:
         raise ValueError(f"The rank is {rank}; it must be at least 1.")
     if rank is not None and energy is not None:
@@ -214,18 +210,23 @@ def _check(
         raise ValueError(f"What {method} makes is cut to a rank; give a rank instead of an energy.")
     if not 0 < density <= 1:
         raise ValueError(f"The density is {density:g}; it must be above 0 and at most 1, such as 0.5.")
-    if wrong := next((s for s in sources if not math.isfinite(s.weight)), None):
-        raise ValueError(f"The weight of {shown(Path(wrong.path).name)} is {wrong.weight}; give it a number.")
 
 
-def _opened(sources: Sequence[Source], family: str | None) -> list[LoraFile]:
+def opened(sources: Sequence[Source], family: str | None) -> list[LoraFile]:
+    """The sources' files, all for one kind of model."""
+    if not sources:
+        raise ValueError("Give at least one LoRA.")
     files = [open_lora(source.path, family) for source in sources]
     return [same_family(files[0], file) for file in files]
 
 
-def _weights(files: Sequence[LoraFile], sources: Sequence[Source], method: Method) -> list[dict[str, float]]:
-    """Of each file, the weight of each of its layers."""
-    total = sum(source.weight for source in sources) if method == "average" else 1.0
+def weights_by_layer(
+    files: Sequence[LoraFile], sources: Sequence[Source], *, average: bool = False
+) -> list[dict[str, float]]:
+    """Of each file, the weight of each of its layers; for an average they are divided by the sum of all weights."""
+    if wrong := next((s for s in sources if not math.isfinite(s.weight)), None):
+        raise ValueError(f"The weight of {shown(Path(wrong.path).name)} is {wrong.weight}; give it a number.")
+    total = sum(source.weight for source in sources) if average else 1.0
     if not total:
         raise ValueError(
             "The weights add up to 0, so that there is no average; take the sum, or other weights."

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import Tensor
 
@@ -12,11 +11,12 @@ from ..lora.inspection import Header, family_of, foreign_kinds, read_header
 from ..lora.names import Keys
 from ..lora.pairs import Pair
 from ..lora.peft_config import PeftConfig
+from ..lora.stored import StoredTensors
 from ..models.family import FAMILIES, Family
 from ..paths import shown, typed
 from .table import spelled
 
-NUMBER_FORMATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+WRITTEN = (torch.float16, torch.bfloat16, torch.float32)
 
 
 class LoraFile(Mapping[str, Pair]):
@@ -27,7 +27,7 @@ class LoraFile(Mapping[str, Pair]):
         self.metadata = dict(header.metadata)
         self.keys_of = _found(header, family)
         self.config = PeftConfig(path, self.metadata)
-        self.file = safetensors.safe_open(path, "pt")
+        self.file = StoredTensors(path)
         used = {key for keys in self.keys_of.values() for key in (keys.down, keys.up, keys.alpha)}
         self.unused = sorted(header.shapes.keys() - used)
         for layer, keys in self.keys_of.items():
@@ -47,7 +47,7 @@ class LoraFile(Mapping[str, Pair]):
         return Pair(self._number(keys.down), self._number(keys.up), self.alpha(layer))
 
     def _number(self, key: str) -> Tensor:
-        stored = self.file.get_tensor(key)
+        stored = self.file.tensor(key)
         if stored.dtype not in WEIGHTS:
             kind = str(stored.dtype).removeprefix("torch.")
             raise ValueError(
@@ -74,8 +74,8 @@ class LoraFile(Mapping[str, Pair]):
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the first layer, fp16 where it is not one that we write."""
-        stored = self.file.get_slice(next(iter(self.keys_of.values())).down).get_dtype()
-        return NUMBER_FORMATS.get(stored, torch.float16)
+        stored = self.file.dtype(next(iter(self.keys_of.values())).down)
+        return stored if stored in WRITTEN else torch.float16
 
     @property
     def name(self) -> str:

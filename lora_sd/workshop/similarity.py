@@ -15,10 +15,9 @@ from torch import Tensor
 from ..lora.pairs import Pair
 from ..lora.seeds import stable_seed
 from ..models.family import Family
-from ..paths import shown
 from . import blocks
 from .analysis import OnProgress, counted
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, check, check_fit
 from .randomised import top_directions
 from .spectra import decompose, inner, rank_for
 
@@ -175,18 +174,11 @@ def amplifications(
     pairs: Mapping[str, Pair], base: Checkpoint, rank: int, on_progress: OnProgress | None = None
 ) -> dict[str, Amplification]:
     """Layer by layer, with the base model's weights read one after the other."""
-    missing = [name for name in pairs if name not in base.places]
-    if missing:
-        raise ValueError(
-            f"{shown(base.path.name)} is not the base model of this LoRA: it has no {missing[0]}; choose the one it was trained on."
-        )
+    check(base, base.family, pairs)
     found = {}
     for name in counted(pairs, on_progress):
         pair, weight = pairs[name], base.weight(name)
-        if weight[0].numel() != pair.down[0].numel() or len(weight) != len(pair.up):
-            raise ValueError(
-                f"{shown(base.path.name)} is not the base model of this LoRA: {name} is {tuple(weight.shape)} there."
-            )
+        check_fit(base, name, pair, weight)
         found[name] = amplification(pair, weight, rank, name=name)
     return found
 
