@@ -3,6 +3,7 @@
 Taken out again with the weights negated, W comes back to the rounding of the file's number format, once for each way.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from . import writing
 from .analysis import OnProgress
 from .checkpoint import Checkpoint, calculable, check, check_fit, open_checkpoint
 from .combine import Source, Sum, opened, weights_by_layer
+from .spectra import largest
 
 WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".msgpack", ".h5", ".onnx")
 TOLD = "lora_sd.merged"  # what was put in, in the header of every file of the new model
@@ -92,7 +94,7 @@ class _Change:
         pair = self.pairs[name]
         check_fit(self.checkpoint, name, pair, weight)
         weight.copy_(weight.float() + delta_weight(pair).view_as(weight))
-        if not weight.isfinite().all():
+        if not math.isfinite(largest(weight)):
             raise ValueError(
                 f"With these LoRAs the numbers of {name} are too large for the model's number format; use smaller weights."
             )

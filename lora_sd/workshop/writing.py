@@ -1,6 +1,7 @@
 """What the workshop makes, written as a LoRA file: in half precision as it is made, whole or not at all, read back and compared."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -20,6 +21,7 @@ from ..lora.peft_config import KEY as PEFT_CONFIG
 from ..models.family import Family
 from ..paths import shown, typed
 from .lora_file import LoraFile
+from .spectra import largest
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 OUTDATED = ("sshs_model_hash", "sshs_legacy_hash", PEFT_CONFIG)  # they tell of the source file
@@ -41,7 +43,7 @@ def stored(name: str, pair: Pair, alpha: float, dtype: torch.dtype) -> Pair:
     """The pair as a file will hold it, with this alpha: the ratio goes into `up`. TooLarge for what fp16 can't hold."""
     up = pair.up * (pair.alpha / alpha)
     held = Pair(pair.down.to(dtype).contiguous(), up.to(dtype).contiguous(), alpha)
-    if not (held.down.isfinite().all() and held.up.isfinite().all()):
+    if not (math.isfinite(largest(held.down)) and math.isfinite(largest(held.up))):
         raise TooLarge(f"The numbers of {name} are too large for fp16; choose bf16 or fp32.")
     return held
 
