@@ -239,6 +239,43 @@ def extract(arguments: list[str]) -> int:
     return _say([*done.lines(), *each])
 
 
+def convert(arguments: list[str]) -> int:
+    """A LoRA in another layout: FILE OUT --layout peft."""
+    parser = _parser(
+        "convert", "The same LoRA under the names of another program; other kinds than plain LoRA, too."
+    )
+    _in_and_out(parser)
+    parser.add_argument(
+        "--layout",
+        required=True,
+        help="kohya, kohya-diffusers (diffusers' numbers of SDXL's blocks), comfyui, peft or diffusers (its old one)",
+    )
+    parser.add_argument(
+        "--projections",
+        choices=["linear", "conv"],
+        help="of SD 2.x: proj_in and proj_out as matrices or convolutions",
+    )
+    _family(parser)
+    asked = parser.parse_args(arguments)
+    from .workshop.convert import convert as do
+
+    done = do(asked.file, asked.out, asked.layout, projections=asked.projections, family=asked.family)
+    return _say(done.lines())
+
+
+def check(arguments: list[str]) -> int:
+    """Which programs use all of a LoRA, and what each leaves out: FILE."""
+    parser = _parser(
+        "check", "What diffusers, A1111, Forge, ComfyUI, InvokeAI and sd-scripts make of a LoRA file."
+    )
+    parser.add_argument("file", type=Path)
+    _family(parser)
+    asked = parser.parse_args(arguments)
+    from .workshop.programs import check as do
+
+    return _say(do(asked.file, family=asked.family).lines())
+
+
 def _sources(files: list[str], blocks: list[str]) -> list[Any]:
     from .workshop.combine import Source
 
@@ -267,4 +304,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "combine": combine,
     "merge": merge,
     "extract": extract,
+    "convert": convert,
+    "check": check,
 }

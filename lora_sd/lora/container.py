@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .metadata import model_hashes
+from .stored import DTYPES
 
-NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 Bytes = bytes | memoryview
 
 

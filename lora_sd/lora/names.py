@@ -60,6 +60,12 @@ def kohya_name(layer: str, family: Family) -> str:
     return f"{_prefixes(family)[part]}_{path.replace('.', '_')}"
 
 
+def numbered_name(layer: str, family: Family, prefix: str = "") -> str:
+    """kohya's name with diffusers' own numbers of blocks, which differs for SDXL."""
+    part, path = layer.split(".", 1)
+    return f"{prefix or _prefixes(family)[part]}_{path.replace('.', '_')}"
+
+
 def _prefixes(family: Family) -> dict[str, str]:
     return {"unet": "lora_unet"} | {spec.attribute: spec.kohya_prefix for spec in family.text_encoders}
 
@@ -103,8 +109,8 @@ def spellings(layer: str, family: Family) -> Iterator[Keys]:
     part, path = layer.split(".", 1)
     yield written_keys(layer, family, "kohya")
     # SDXL with diffusers' block names, and SD 1.x from diffusers' converter, which numbers its only encoder
-    for prefix in (_prefixes(family)[part], "lora_te1" if part == "text_encoder" else "lora_unet"):
-        yield _keys("kohya", f"{prefix}_{path.replace('.', '_')}", SUFFIXES["kohya"])
+    for prefix in ("", *(["lora_te1"] if part == "text_encoder" else [])):
+        yield _keys("kohya", numbered_name(layer, family, prefix), SUFFIXES["kohya"])
     yield _keys("comfyui", comfyui_name(layer, family), SUFFIXES["kohya"])
     for stem in _dotted_stems(part, path):
         yield _keys("peft", stem, SUFFIXES["peft"])

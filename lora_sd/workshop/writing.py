@@ -24,7 +24,12 @@ from .lora_file import LoraFile
 from .spectra import largest
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-OUTDATED = ("sshs_model_hash", "sshs_legacy_hash", PEFT_CONFIG)  # they tell of the source file
+OUTDATED = (
+    "sshs_model_hash",
+    "sshs_legacy_hash",
+    PEFT_CONFIG,
+    "lora_sd.alpha",
+)  # they tell of the source file
 
 
 def output(path: str | Path, sources: Iterable[Path]) -> Path:
