@@ -10,6 +10,16 @@ from .flags import strength_of
 from .terminal import Progress
 
 DONE = 0
+EDITED = {
+    "title": "its name for people",
+    "author": "who made it",
+    "trigger": "the words that call it",
+    "licence": "such as CC-BY-4.0",
+    "tags": "separated by commas",
+    "description": "what it is for",
+    "usage": "how to use it, such as at which strength",
+    "thumbnail": "a picture's file",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -276,6 +286,23 @@ def check(arguments: list[str]) -> int:
     return _say(do(asked.file, family=asked.family).lines())
 
 
+def edit(arguments: list[str]) -> int:
+    """Title, author, trigger words, licence, tags and thumbnail of a LoRA: FILE --title TEXT …"""
+    parser = _parser(
+        "edit", "Change what a LoRA file tells; its numbers are not touched. An empty text takes one away."
+    )
+    parser.add_argument("file", type=Path, help="a LoRA of any kind")
+    parser.add_argument("--out", type=Path, help="a new file, instead of changing this one")
+    for field, words in EDITED.items():
+        parser.add_argument(f"--{field}", help=words)
+    asked = parser.parse_args(arguments)
+    from .workshop.edit import edit as do
+
+    given = {field: getattr(asked, field) for field in EDITED}
+    saved = do(asked.file, {field: text for field, text in given.items() if text is not None}, asked.out)
+    return _say([f"{saved.path}: saved."])
+
+
 def _sources(files: list[str], blocks: list[str]) -> list[Any]:
     from .workshop.combine import Source
 
@@ -306,4 +333,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "extract": extract,
     "convert": convert,
     "check": check,
+    "edit": edit,
 }

@@ -51,7 +51,7 @@ OURS = {
     "lora_sd.lora.seeds": "",
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.lora.packed": "models.frozen",
-    "lora_sd.workshop": "workshop lora models paths files",
+    "lora_sd.workshop": "workshop lora models paths files data.images",
     "lora_sd.workshop_command": "workshop flags terminal",
     "lora_sd.sample": "models lora",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint paths",

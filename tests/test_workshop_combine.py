@@ -217,16 +217,17 @@ def test_the_header_names_what_it_was_made_of_and_all_trigger_words(tmp_path):
     )
     told = open_lora(done.saved.path).metadata
     assert told["modelspec.merged_from"] == "cat, dog" and told["modelspec.trigger_phrase"] == "mycat, mydog"
+    assert told["ss_output_name"] == told["modelspec.title"] == "y"
     assert "ss_tag_frequency" not in told and told["ss_network_dim"] == "8"
 
 
 def test_the_command_writes_the_same_bytes_as_python(three, tmp_path, capsys):
     a, b = (str(path) for path, _ in three("sd15")[:2])
-    combine([Source(a, 0.8, {"OUT*": 0.5}), Source(b, -1)], tmp_path / "a.safetensors", rank=4)
-    out = str(tmp_path / "b.safetensors")
+    combine([Source(a, 0.8, {"OUT*": 0.5}), Source(b, -1)], tmp_path / "one" / "a.safetensors", rank=4)
+    out = str(tmp_path / "a.safetensors")
     assert cli.main(["combine", out, f"{a}:0.8", f"{b}:-1", "--blocks", "1:OUT*=0.5", "--rank", "4"]) == 0
     assert "of rank " in capsys.readouterr().out
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert (tmp_path / "one" / "a.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
 def test_bad_inputs_are_sentences(three, tmp_path, capsys):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import safetensors
+import safetensors.torch
 import torch
 from workshop_files import deltas, random_pair, random_pairs, write
 
@@ -142,6 +142,16 @@ def test_the_header_tells_the_new_rank_and_keeps_the_rest(tmp_path):
     assert json.loads(told["ss_network_args"])["conv_dim"] == "2"
     assert told["ss_base_model_version"] == "sd_v1_v" and "lora_adapter_metadata" not in told
     assert len(told["sshs_model_hash"]) == 64
+
+
+def test_tensors_of_no_known_layer_are_told(source, tmp_path, capsys):
+    path, _ = source("sd15")
+    tensors = safetensors.torch.load_file(path)
+    safetensors.torch.save_file({**tensors, "lora_unet_nose.lora_up.weight": torch.ones(2, 2)}, path)
+    assert cli.main(["resize", str(path), str(tmp_path / "y.safetensors"), "--rank", "2"]) == 0
+    assert cli.main(["analyse", str(path)]) == 0
+    told = "1 tensors of x.safetensors belong to no layer that is known and are left out: lora_unet_nose"
+    assert capsys.readouterr().out.count(told) == 2
 
 
 def test_the_same_input_gives_the_same_bytes(source, tmp_path):

@@ -1,9 +1,9 @@
 """The tensors of a safetensors file, read one by one and not mapped: what was used is given back, however large the file is."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,13 +62,16 @@ class StoredTensors:
             else torch.empty(entry.shape, dtype=dtype)
         )
 
+    def described(self) -> dict[str, dict[str, Any]]:
+        """The entries of a header for the same tensors in the same order."""
+        return {
+            key: {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
+            for key, entry in self.entries.items()
+        }
+
     def pieces(self, key: str) -> Iterator[bytes]:
         """The bytes of a tensor as they are."""
         entry = self.entries[key]
         for begin in range(entry.begin, entry.end, PIECE):
             self.file.seek(self.start + begin)
             yield self.file.read(min(PIECE, entry.end - begin))
-
-    @property
-    def size(self) -> int:
-        return os.fstat(self.file.fileno()).st_size

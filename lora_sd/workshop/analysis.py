@@ -126,6 +126,7 @@ class Report:
     size: int  # bytes
     width: int  # bytes of a number
     analysis: Analysis
+    left_out: tuple[str, ...] = ()  # what the file has besides
 
     def size_at(self, rank: int) -> int:
         """Bytes of the file if every layer were cut to this rank."""
@@ -143,6 +144,7 @@ class Report:
         lines = [shown(self.path.name), f"  {self.sentence()}", "", "  rank   energy kept   size"]
         for rank in [r for r in _doubled(found.rank) if r <= len(shares)]:
             lines.append(f"  {rank:>4}   {shares[rank - 1]:>11.2%}   {self.size_at(rank) / 1e6:.1f} MB")
+        lines += [f"  {sentence}" for sentence in self.left_out]
         lines += ["", "  block   layers   ‖ΔW‖       share    effective rank   rank for 99 %"]
         for name, b in found.by_block().items():
             lines.append(
@@ -196,4 +198,4 @@ def analyse_file(
     """Every layer's spectrum, of a LoRA file of any layout; needs no base model."""
     file: LoraFile = open_lora(path, family)
     analysis = analyse(file, file.family, on_progress)
-    return Report(file.path, file.path.stat().st_size, file.dtype.itemsize, analysis)
+    return Report(file.path, file.path.stat().st_size, file.dtype.itemsize, analysis, file.left_out())

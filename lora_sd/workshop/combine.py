@@ -196,9 +196,10 @@ def combine(
     found, losses = held(pairs, ranks, layout, dtype, on_progress)
     if isinstance(pairs, Chosen):
         losses = {n: Loss(math.hypot(cut.lost, losses[n].lost), cut.whole) for n, cut in pairs.losses.items()}
-    metadata = writing.joint_header(files, found)
+    metadata = writing.joint_header(files, found, out.stem)
     saved = writing.save(out, found, files[0].family, metadata=metadata, layout=layout)
-    return Made(saved, {name: pair.rank for name, pair in found.items()}, losses)
+    left_out = tuple(sentence for file in files for sentence in file.left_out())
+    return Made(saved, {name: pair.rank for name, pair in found.items()}, losses, left_out)
 
 
 def _check(method: Method, rank: int | None, energy: float | None, density: float) -> None:

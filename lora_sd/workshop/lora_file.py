@@ -69,6 +69,15 @@ class LoraFile(Mapping[str, Pair]):
     def rank(self, layer: str) -> int:
         return self.header.shapes[self.keys_of[layer].down][0]
 
+    def left_out(self) -> tuple[str, ...]:
+        """A sentence on the tensors that belong to no layer; none where there are none."""
+        if not self.unused:
+            return ()
+        names = ", ".join(map(shown, self.unused[:2]))
+        return (
+            f"{len(self.unused)} tensors of {self.name} belong to no layer that is known and are left out: {names} …",
+        )
+
     @property
     def layout(self) -> str:
         return next(iter(self.keys_of.values())).layout

@@ -6,7 +6,7 @@ Taken out again with the weights negated, W comes back to the rounding of the fi
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,11 +76,7 @@ class _Change:
         """The bytes of the new file."""
         before = file.metadata.get(TOLD)
         metadata = {**file.metadata, TOLD: f"{before}, {told}" if before else told}
-        entries: Mapping[str, object] = {
-            key: {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
-            for key, entry in file.entries.items()
-        }
-        yield container.head(entries, metadata)
+        yield container.head(file.described(), metadata)
         for key in file.entries:
             if layers := self.layers.get((file.path, key)):
                 whole = calculable(file.tensor(key), file.path)

@@ -41,6 +41,7 @@ class Made(NamedTuple):
     saved: writing.Saved
     ranks: dict[str, int]
     losses: dict[str, Loss]
+    left_out: tuple[str, ...] = ()  # what the sources have besides
 
     def lines(self) -> list[str]:
         ranks = sorted(self.ranks.values())
@@ -49,6 +50,7 @@ class Made(NamedTuple):
         return [
             f"{self.saved.path}: {self.saved.layers} layers of rank {told}, {size}.",
             loss_sentence(self.losses),
+            *self.left_out,
         ]
 
 
@@ -192,4 +194,4 @@ def resize(
         ranks = {name: rank or file.rank(name) for name in file}
     pairs, losses = held(file, ranks, layout, dtype, on_progress)
     saved = writing.save(out, pairs, file.family, metadata=writing.header(file, pairs), layout=layout)
-    return Made(saved, ranks, losses)
+    return Made(saved, ranks, losses, file.left_out())

@@ -105,27 +105,25 @@ def place(path: Path, pieces: Iterable[container.Bytes]) -> int:
     return size
 
 
-def header(source: LoraFile, pairs: Mapping[str, Pair], **more: str) -> dict[str, str]:
-    """The source's metadata with what has changed: ranks, alpha, and `modelspec.*` or others in `more`."""
+def header(source: LoraFile, pairs: Mapping[str, Pair]) -> dict[str, str]:
+    """The source's metadata, with the new ranks and alpha."""
     kept = {key: value for key, value in source.metadata.items() if key not in OUTDATED}
-    return {**of_family(source.family), **kept, **network(pairs, kept), **_dotted(more)}
+    return {**of_family(source.family), **kept, **network(pairs, kept)}
 
 
-def joint_header(sources: list[LoraFile], pairs: Mapping[str, Pair], **more: str) -> dict[str, str]:
+def joint_header(sources: list[LoraFile], pairs: Mapping[str, Pair], name: str) -> dict[str, str]:
     """Of a LoRA made from several: nothing of how each was trained, but their base, names and trigger words."""
     first = sources[0].metadata
     kept = {k: v for k, v in first.items() if k.startswith(MINIMAL) and k not in OUTDATED}
     triggers = dict.fromkeys(s.metadata.get("modelspec.trigger_phrase", "") for s in sources)
     spec = {
+        "ss_output_name": name,
+        "modelspec.title": name,
         "modelspec.merged_from": ", ".join(shown(source.path.stem) for source in sources),
         "modelspec.trigger_phrase": ", ".join(word for word in triggers if word),
     }
     kept |= {key: value for key, value in spec.items() if value}
-    return {**of_family(sources[0].family), **kept, **network(pairs, kept), **_dotted(more)}
-
-
-def _dotted(more: Mapping[str, str]) -> dict[str, str]:
-    return {key.replace("modelspec_", "modelspec."): value for key, value in more.items()}
+    return {**of_family(sources[0].family), **kept, **network(pairs, kept)}
 
 
 def of_family(family: Family) -> dict[str, str]:
