@@ -108,7 +108,7 @@ def analyse(arguments: list[str]) -> int:
         table["compared"] = compared.table()
     if base:
         found = similarity.amplifications(file, base, asked.directions, _bar("Measured against the base"))
-        lines += ["", f"  Against {base.path.name}, {asked.directions} directions of each layer:"]
+        lines += ["", f"  Against {base.title}, {asked.directions} directions of each layer:"]
         lines += similarity.amplification_lines(found, file.family)
         table["amplification"] = {n: {**a._asdict(), "factor": a.factor} for n, a in found.items()}
     return _say([json.dumps(table)] if asked.json else lines)

@@ -50,12 +50,13 @@ class Place(NamedTuple):
 class Checkpoint:
     """The Linear and Conv2d layers of a base model, by our names."""
 
-    def __init__(self, path: Path, family: Family, prediction: str = "epsilon"):
-        self.path, self.family, self.prediction = path, family, prediction
-        self.files = {file: StoredTensors(file) for file in _files(path, family)}
+    def __init__(self, found: find.Found):
+        self.path, self.title, self.prediction = found.path, shown(found.title), found.prediction or "epsilon"
+        self.family = FAMILIES[found.family]
+        self.files = {file: StoredTensors(file) for file in _files(found.path, self.family)}
         self.places = {
             layer: place
-            for layer in layer_names(family)
+            for layer in layer_names(self.family)
             if (place := next((p for p in self._ways(layer) if p.key in self.files[p.file]), None))
         }
 
@@ -105,7 +106,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         raise ValueError(
             f"{shown(found.path.name)} may hold program code and was not opened; use the .safetensors version of this model."
         )
-    return Checkpoint(found.path, FAMILIES[found.family], found.prediction or "epsilon")
+    return Checkpoint(found)
 
 
 def _files(path: Path, family: Family) -> list[Path]:
@@ -130,7 +131,7 @@ def check_fit(base: Checkpoint, name: str, pair: Pair, weight: Tensor) -> None:
     """ValueError unless the update is as large as the layer's weight."""
     if weight[0].numel() != pair.down[0].numel() or len(weight) != len(pair.up):
         raise ValueError(
-            f"{shown(base.path.name)} is not the base model of this LoRA: {name} is {tuple(weight.shape)} there; "
+            f"{base.title} is not the base model of this LoRA: {name} is {tuple(weight.shape)} there; "
             "choose the one that it was made for."
         )
 
@@ -138,11 +139,9 @@ def check_fit(base: Checkpoint, name: str, pair: Pair, weight: Tensor) -> None:
 def check(base: Checkpoint, family: Family, layers: Iterable[str]) -> None:
     """ValueError unless the base model is of this family and has these layers."""
     if base.family is not family:
-        raise ValueError(
-            f"{shown(base.path.name)} is {base.family.title}, and this LoRA is for {family.title}."
-        )
+        raise ValueError(f"{base.title} is {base.family.title}, and this LoRA is for {family.title}.")
     if missing := next((name for name in layers if name not in base.places), None):
         raise ValueError(
-            f"{shown(base.path.name)} is not the base model of this LoRA: it has no {missing}; "
+            f"{base.title} is not the base model of this LoRA: it has no {missing}; "
             "choose the one that it was made for."
         )

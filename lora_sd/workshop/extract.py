@@ -71,7 +71,7 @@ def extract(
     path = writing.output(out, [*new.files, *old.files])
     if new.family is not old.family:
         raise ValueError(
-            f"{shown(new.path.name)} is {new.family.title} and {shown(old.path.name)} {old.family.title}; take its own base."
+            f"{new.title} is {new.family.title} and {old.title} {old.family.title}; take its own base."
         )
     layers = [name for name in old.places if name in new.places]
     pairs: dict[str, Pair] = {}
@@ -90,7 +90,7 @@ def extract(
         losses[name] = Loss((delta.flatten(1) - delta_weight(pairs[name])).norm().item(), whole)
     if not pairs:
         raise ValueError(
-            f"No layer of {shown(new.path.name)} differs from {shown(old.path.name)}, so that there is nothing to extract."
+            f"No layer of {new.title} differs from {old.title}, so that there is nothing to extract."
         )
     training = Training(base=str(base), output_name=path.stem)
     metadata = build(new.family, new.prediction, pairs, training, level="minimal")
@@ -114,7 +114,7 @@ def _difference(name: str, new: Checkpoint, old: Checkpoint) -> Tensor:
     after, before = new.weight(name), old.weight(name)
     if after.numel() != before.numel() or len(after) != len(before):
         raise ValueError(
-            f"{shown(old.path.name)} is not the base of {shown(new.path.name)}: {name} is {tuple(before.shape)} in one "
+            f"{old.title} is not the base of {new.title}: {name} is {tuple(before.shape)} in one "
             f"and {tuple(after.shape)} in the other."
         )
     delta = after.float().view_as(before) - before.float()

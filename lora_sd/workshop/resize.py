@@ -100,7 +100,8 @@ def ranks_for_size(
         queue += [(-(v.item() ** 2) / cost, name, cost) for v in values[1:]]
     if left < 0:
         raise ValueError(
-            f"There is room for {max(0, numbers):,} numbers, and rank 1 in every layer takes {numbers - left:,}; allow a larger file."
+            f"That size is too small: rank 1 in every layer takes {numbers - left:,} numbers, and there is room for "
+            f"{max(0, numbers):,}; allow a larger file."
         )
     heapq.heapify(queue)
     while queue and left > 0:
