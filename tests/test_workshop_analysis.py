@@ -134,7 +134,7 @@ def test_top_directions_are_the_dense_ones():
     torch.testing.assert_close((left * values) @ right, (u[:, :8] * s[:8]) @ v[:8], rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["sdxl"])
 def test_the_base_models_weights_are_read_without_a_model(family, tiny_models, tiny_folder):
     from lora_sd.lora.layers import named_layers
 

@@ -121,7 +121,7 @@ def test_weights_of_blocks_are_factors_of_their_layers(three, tmp_path):
     assert_close(done.saved.path, expected)
 
 
-@families
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
 @torch.no_grad()
 def test_stacked_in_the_model_they_do_what_the_combined_file_does(family, tiny_models, tmp_path):
     from test_formats import random_pairs as of_model

@@ -5,6 +5,7 @@ tensor is used where both are so.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,10 +149,15 @@ def check(path: str | Path, *, family: str | None = None) -> Check:
     name = family_named(path, header, family)
     verdicts = []
     for program in PROGRAMS:
-        known = {key for layer in layer_names(FAMILIES[name]) for key in program.keys(layer, FAMILIES[name])}
+        known = _known(program.keys, FAMILIES[name])
         used = [key for key in header.shapes if key in known]
         verdicts.append(program.verdict(program.title, header, used))
     return Check(path, name, len(header.shapes), verdicts)
+
+
+@cache
+def _known(keys: Names, family: Family) -> frozenset[str]:
+    return frozenset(key for layer in layer_names(family) for key in keys(layer, family))
 
 
 def _verdict(title: str, header: Header, used: list[str], why: str = "") -> Verdict:
