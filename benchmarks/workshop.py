@@ -34,6 +34,16 @@ LIMITS = {  # seconds, GB
 }
 
 
+# getrusage's maximum would be this program's own where that is larger: a child begins with what its parent had
+CHILD = """
+import sys
+from lora_sd.__main__ import main
+code = main(sys.argv[1:])
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+sys.exit(code)
+"""
+
+
 def weight_shapes(family: str) -> Mapping[str, tuple[int, ...]]:
     """The layers that kohya's trainer adapts, with the shapes of their weights."""
     from real_shapes import real_parts
@@ -96,6 +106,20 @@ def write_model(path: Path, change: float) -> None:
     write(path, pieces())
 
 
+def make(folder: Path, *, models: bool) -> None:
+    """The files that are not there yet."""
+    makers = {
+        "a": lambda path: write_lora(path, 32, seed=0),
+        "b": lambda path: write_lora(path, 32, seed=1),
+        "base": lambda path: write_model(path, change=0.0),
+        "tuned": lambda path: write_model(path, change=0.001),
+    }
+    for name in list(makers)[: 4 if models else 2]:
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            makers[name](path)
+
+
 def commands(folder: Path) -> dict[str, list[str]]:
     a, b, out = (str(folder / f"{name}.safetensors") for name in ("a", "b", "out"))
     base, tuned = (str(folder / f"{name}.safetensors") for name in ("base", "tuned"))
@@ -113,11 +137,7 @@ def measured(command: list[str]) -> tuple[float, float, float]:
     """Seconds, processor seconds and GB of memory at most, of one process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    code = (
-        "import resource, sys; from lora_sd.__main__ import main; code = main(sys.argv[1:]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, *command], cwd=ROOT, capture_output=True, text=True)
     took = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -135,14 +155,13 @@ def row(name: str, took: float, processor: float, memory: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=LIMITS, default=list(LIMITS))
+    parser.add_argument(
+        "--folder", type=Path, help="keep the files here, and take those that are here already"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for seed, file in enumerate(("a", "b")):
-            write_lora(folder / f"{file}.safetensors", 32, seed)
-        if "extract" in asked.only:
-            write_model(folder / "base.safetensors", 0.0)
-            write_model(folder / "tuned.safetensors", 0.001)
+        folder = asked.folder or Path(name)
+        make(folder, models="extract" in asked.only)
         print(f"{'':20} {'time':>9}  {'processor':>9}  {'memory':>9}   at most")
         for operation in asked.only:
             print(row(operation, *measured(commands(folder)[operation])), flush=True)
