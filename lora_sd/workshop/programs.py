@@ -1,7 +1,7 @@
 """Which tensors of a LoRA file each program would use, and which it would leave out in silence.
 
-Each program is what its own code says (read 2024 to 2026): the modules it has names for, and the endings it knows there. A
-tensor is used where both are so.
+Each program is written out from its own code: the modules it has names for, and the endings it knows there. A tensor is used
+where both are so. What is said of diffusers is tried in the tests; the others change, so that a "none" is a reason to convert.
 """
 
 from collections.abc import Callable, Iterator
