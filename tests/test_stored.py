@@ -7,13 +7,14 @@ import safetensors.torch
 import torch
 
 from lora_sd.lora import container
-from lora_sd.lora.stored import StoredTensors
+from lora_sd.lora.stored import DTYPES, StoredTensors
 
 TENSORS = {
     "b": torch.randn(3, 4),
     "a": torch.randn(2, 3, 1, 1).half(),
     "c.alpha": torch.tensor(4.0),
     "d": torch.arange(6).to(torch.bfloat16),
+    **{f"x{i}": torch.ones(i + 1).to(dtype) for i, dtype in enumerate(DTYPES.values())},
 }
 
 

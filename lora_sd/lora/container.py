@@ -19,7 +19,8 @@ Bytes = bytes | memoryview
 
 def pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[Bytes]:
     """The file of a LoRA, with kohya's two hashes in the header."""
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = {dtype: place for place, dtype in enumerate(NAMES)}
+    names = sorted(tensors, key=lambda name: (order[tensors[name].dtype], name))
     entries = described({name: tensors[name] for name in names})
     of_training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
     body = (data_of(tensors[name]) for name in names)

@@ -11,10 +11,11 @@ from torch import Tensor
 from ..models.safetensors_file import Entry, open_header, parse_header
 from ..paths import shown
 
-DTYPES = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
-    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool},
+DTYPES = {  # in the order in which the safetensors library lays tensors down
+    **{"I64": torch.int64, "F64": torch.float64, "F32": torch.float32, "I32": torch.int32},
+    **{"BF16": torch.bfloat16, "F16": torch.float16, "I16": torch.int16},
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2},
+    **{"I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool},
 }
 PIECE = 1 << 24  # bytes copied at a time
 
