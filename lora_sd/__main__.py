@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|inspect|download|doctor`.
+"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|inspect|download|doctor`, and the workshop's.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import config as cfg
-from . import errors, files, flags, lock, run, signals
+from . import errors, files, flags, lock, run, signals, workshop_command
 from . import queue as line
 from .events import Failed
 from .recorder import Recorder
@@ -247,7 +247,7 @@ def generate(arguments: list[str]) -> int:
     parts = ((asked.image, "--image"), (asked.mask, "--mask"))
     inpaint = sample.Inpaint(*(images.rgb(typed(*part)) for part in parts)) if asked.image else None
 
-    loras = dict(strength_of(text) for text in asked.lora)
+    loras = dict(flags.strength_of(text) for text in asked.lora)
     device, dtype = hardware.choose(asked.device)
     pictures = sample.generate(
         load(asked.model, device=device, dtype=dtype, weighted=asked.weights),
@@ -269,15 +269,6 @@ def generate(arguments: list[str]) -> int:
         picture.save(path)
         print(path)
     return DONE
-
-
-def strength_of(text: str) -> tuple[str, float]:
-    """`cat.safetensors:0.8` → (path, strength); strength 1 where none is given. A drive letter is no strength."""
-    path, colon, strength = text.rpartition(":")
-    try:
-        return (path, float(strength)) if colon else (text, 1.0)
-    except ValueError:
-        return text, 1.0
 
 
 def _free(path: Path) -> Path:
@@ -336,6 +327,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "inspect": inspect,
     "download": download,
     "doctor": doctor,
+    **workshop_command.COMMANDS,
 }
 
 

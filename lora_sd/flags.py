@@ -95,3 +95,12 @@ def command(config: cfg.TrainConfig) -> list[str]:
             value = [f"{key}={json.dumps(entry)}" for key, entry in value.items()]
         words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return words
+
+
+def strength_of(text: str) -> tuple[str, float]:
+    """`cat.safetensors:0.8` → (path, strength); strength 1 where none is given. A drive letter is no strength."""
+    path, colon, strength = text.rpartition(":")
+    try:
+        return (path, float(strength)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0

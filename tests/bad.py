@@ -1,7 +1,7 @@
 """The corpus of bad inputs: each is a function that makes one in a folder and does with it what a person would.
 
 What it raises, or returns as the reason why it left something out, is the sentence that the person gets. The rows are in
-bad_models.py, bad_pictures.py, bad_settings.py and bad_drawing.py.
+bad_models.py, bad_pictures.py, bad_settings.py, bad_drawing.py and bad_workshop.py.
 """
 
 from collections.abc import Callable

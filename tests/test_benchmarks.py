@@ -25,6 +25,7 @@ import make_model  # noqa: E402
 import peft_loop  # noqa: E402
 import steptime  # noqa: E402
 import train_speed  # noqa: E402
+import workshop  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +230,11 @@ def test_curves_are_compared_with_the_first():
     lines = [line.split() for line in text.splitlines()]
     assert lines[1] == ["1–2", "1.00000", "1.00000"] and lines[10] == ["19–20", "1.00000", "1.10000"]
     assert lines[11] == ["mean", "apart", "5.000%"] and lines[12] == ["most", "apart", "10.000%"]
+
+
+# workshop
+
+
+def test_every_operation_of_the_workshop_that_has_limits_is_measured(tmp_path):
+    assert workshop.commands(tmp_path).keys() == workshop.LIMITS.keys()
+    assert workshop.row("combine", 12.3, 20.1, 0.96).split()[-4:] == ["20", "s,", "1.5", "GB"]

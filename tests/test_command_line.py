@@ -8,7 +8,7 @@ from PIL import Image
 
 from lora_sd import __main__ as cli
 from lora_sd import config as cfg
-from lora_sd import events, run
+from lora_sd import events, flags, run
 
 QUICK = ["--optim.steps", "2", "--lora.rank", "2", "--preview.every", "0", "--save.every", "0"]
 
@@ -89,7 +89,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
     ],
 )
 def test_a_strength_stands_after_the_last_colon(text, parsed):
-    assert cli.strength_of(text) == parsed
+    assert flags.strength_of(text) == parsed
 
 
 def test_a_stopped_run_exits_with_3_and_can_be_resumed(tmp_path, monkeypatch):

@@ -4,10 +4,9 @@ Reading asks for each layer of the model under every spelling there is (`names.p
 writing is atomic, and what was written is read back and compared before it takes the file's name.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 from ..files import written
 from ..models.family import Family, Models
 from ..paths import shown
+from . import container
 from .inspection import Header, foreign_kinds, read_header, text_width
 from .layers import adapters, named_layers
-from .metadata import Training, build, model_hashes, most_usual
+from .metadata import Training, build, most_usual
 from .names import Layout, spellings, written_keys
 from .pairs import Pair
 from .peft_config import PeftConfig
@@ -85,7 +85,7 @@ def _read(path: Path, metadata: Mapping[str, str], names: Iterable[str], family:
         down, up = _number(path, keys.down, tensors), _number(path, keys.up, tensors)
         alpha = tensors[keys.alpha] if keys.alpha in tensors else config.alpha(name, down.shape[0])
         magnitude = next((_number(path, key, tensors) for key in keys.magnitudes if key in tensors), None)
-        if magnitude is not None and keys.layout != "kohya":
+        if magnitude is not None and keys.layout in ("peft", "diffusers"):
             magnitude = magnitude.flatten()  # of outputs, there along the second dimension for convolutions
         pairs[name] = Pair(down, up, float(alpha), magnitude)
         used.update((keys.down, keys.up, keys.alpha, *keys.magnitudes))
@@ -156,7 +156,7 @@ def save(
         raise TooLarge(
             f"{path.name} was not saved: the weights of {name} are too large for fp16; use bf16 or fp32."
         )
-    data = _container(_tensors(stored, family, layout), metadata)
+    data = b"".join(container.pieces(_tensors(stored, family, layout), metadata))
     try:
         _place(path, data, stored, family)
     except OSError as error:
@@ -212,24 +212,6 @@ def _magnitude(pair: Pair, layout: Layout) -> Tensor:
 
 def _fp32(number: float) -> Tensor:
     return torch.tensor(number, dtype=torch.float32)
-
-
-def _container(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of the file, with kohya's two hashes in the header; the same input gives the same bytes."""
-    data = safetensors.torch.save(dict(tensors))
-    size = int.from_bytes(data[:8], "little")
-    entries, body = json.loads(data[8 : 8 + size]), data[8 + size :]
-    of_training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-    hashes = model_hashes(_head(entries, of_training), body)
-    return _head(entries, {**metadata, **hashes}) + body
-
-
-def _head(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
-    # written here because safetensors puts the metadata in another order each time
-    header = {"__metadata__": dict(sorted(metadata.items())), **entries}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _place(path: Path, data: bytes, stored: Mapping[str, Pair], family: Family) -> None:

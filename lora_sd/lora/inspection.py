@@ -27,7 +27,11 @@ PARTS = {
     "lora_te": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.": "text_encoder",
+    "text_encoders.clip_g.": "text_encoder_2",
+    "text_encoders.": "text_encoder",
 }  # what a key begins with; all else is the U-Net
+
+COMFYUI = ("diffusion_model.", "text_encoders.")  # its own names of layers, with kohya's endings
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 TEXT_WIDTHS = (768, 1024, 1280)  # of the token embeddings of CLIP's text encoders
@@ -135,6 +139,16 @@ def foreign_kinds(header: Header) -> list[str]:
     ]
 
 
+def has_magnitudes(header: Header) -> bool:
+    """Whether it is a DoRA."""
+    return any(key.endswith(MAGNITUDES) for key in header.shapes)
+
+
+def kinds_besides_lora(header: Header) -> list[str]:
+    """Which kinds of adapter besides the plain LoRA the file has parts of."""
+    return ([DORA] if has_magnitudes(header) else []) + foreign_kinds(header)
+
+
 def text_width(header: Header) -> int | None:
     """Width of the text states that the LoRA was made for; None where it has no cross-attention."""
     for key, shape in header.shapes.items():
@@ -176,7 +190,7 @@ class Inspection:
 
     path: Path
     size: int  # bytes
-    layout: str  # kohya, peft, diffusers or other
+    layout: str  # kohya, peft, diffusers, comfyui or other
     kinds: list[str]  # of adapter; others than one of KINDS can't be loaded here
     family: str | None  # sd15, sd2, sdxl
     inpainting: bool  # whether it was trained on an inpainting model
@@ -233,7 +247,7 @@ def inspect(path: str | Path) -> Inspection:
     path, header = Path(path), read_header(path)
     layout, modules = _modules(header)
     vectors = vectors_of(header)
-    own = DORA if any(key.endswith(MAGNITUDES) for key in header.shapes) else LORA
+    own = DORA if has_magnitudes(header) else LORA
     kinds = ([own] if modules else []) + ([EMBEDDING] if vectors else []) + foreign_kinds(header)
     if not kinds:
         raise ValueError(
@@ -245,7 +259,7 @@ def inspect(path: str | Path) -> Inspection:
         size=path.stat().st_size,
         layout="" if vectors else layout,
         kinds=kinds,
-        family=_family(header),
+        family=family_of(header),
         inpainting="inpainting" in metadata.get("modelspec.architecture", ""),
         base=metadata.get("lora_sd.base") or _told(metadata, "ss_sd_model_name"),
         trigger=metadata.get("modelspec.trigger_phrase", ""),
@@ -277,6 +291,7 @@ def _modules(header: Header) -> tuple[str, list[Module]]:
         suffix = next((suffix for suffix in LAYOUTS if key.endswith(suffix)), None)
         if suffix:
             layout, stem = LAYOUTS[suffix], key.removesuffix(suffix)
+            layout = "comfyui" if key.startswith(COMFYUI) else layout
             part = next((part for prefix, part in PARTS.items() if key.startswith(prefix)), "unet")
             modules.append(Module(part, shape[0], header.alphas.get(f"{stem}.alpha", shape[0])))
     return layout, modules
@@ -287,7 +302,7 @@ def _count_parts(modules: list[Module]) -> dict[str, int]:
     return {part: counts[part] for part in ("unet", "text_encoder", "text_encoder_2") if counts[part]}
 
 
-def _family(header: Header) -> str | None:
+def family_of(header: Header) -> str | None:
     """By the width of the text states; where that is no public model's, by what the header says."""
     version = header.metadata.get("ss_base_model_version", "")
     told = next((family for start, family in VERSIONS.items() if version.startswith(start)), None)

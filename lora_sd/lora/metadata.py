@@ -361,13 +361,17 @@ def _hashes(path: Path) -> tuple[str, str]:
         return (hashlib.sha256(file.read(0x10000)).hexdigest()[:8], whole)
 
 
-def model_hashes(header: bytes, body: bytes) -> dict[str, str]:
+def model_hashes(header: bytes, body: "Iterable[bytes | memoryview]") -> dict[str, str]:
     """sd-scripts' two hashes of a LoRA: of the tensor bytes, and the old one of 64 KB at 1 MB.
 
-    `header` is that of the file with only the `ss_*` metadata in it.
+    `header` is that of the file with only the `ss_*` metadata in it, `body` the tensor bytes in pieces.
     """
-    legacy = (header + body[:0x110000])[0x100000:0x110000]
+    whole, start = hashlib.sha256(), bytearray(header)
+    for piece in body:
+        whole.update(piece)
+        start += piece[: max(0, 0x110000 - len(start))]
+    legacy = start[0x100000:0x110000]
     return {
-        "sshs_model_hash": hashlib.sha256(body).hexdigest(),
+        "sshs_model_hash": whole.hexdigest(),
         "sshs_legacy_hash": hashlib.sha256(legacy).hexdigest()[:8],
     }

@@ -1,4 +1,4 @@
-"""What LoRA files call our layers: kohya's names, PEFT's, and diffusers' older ones.
+"""What LoRA files call our layers: kohya's names, PEFT's, diffusers' older ones, and ComfyUI's.
 
 A layout is a renaming, our layer name → their key; reading inverts it over the names that a model really has.
 """
@@ -42,6 +42,13 @@ def _sgm_path(path: str) -> str:
     raise AssertionError(f"no name for the SDXL layer {path}")
 
 
+def ldm_path(path: str, family: Family) -> str:
+    """Stability's path of a U-Net layer: as in checkpoints of one file, and in ComfyUI."""
+    if path == "up_blocks.0.upsamplers.0.conv" and family.name not in UNET_PATH:
+        return "output_blocks.2.1.conv"  # no attention comes before it
+    return _sgm_path(path)
+
+
 UNET_PATH = {"sdxl": _sgm_path}  # by family; the others keep diffusers' paths
 
 
@@ -53,8 +60,26 @@ def kohya_name(layer: str, family: Family) -> str:
     return f"{_prefixes(family)[part]}_{path.replace('.', '_')}"
 
 
+def numbered_name(layer: str, family: Family, prefix: str = "") -> str:
+    """kohya's name with diffusers' own numbers of blocks, which differs for SDXL."""
+    part, path = layer.split(".", 1)
+    return f"{prefix or _prefixes(family)[part]}_{path.replace('.', '_')}"
+
+
 def _prefixes(family: Family) -> dict[str, str]:
     return {"unet": "lora_unet"} | {spec.attribute: spec.kohya_prefix for spec in family.text_encoders}
+
+
+COMFYUI = {"sd2": "clip_h"}  # its name of the first text encoder, by family, where that is not clip_l
+
+
+def comfyui_name(layer: str, family: Family) -> str:
+    """`diffusion_model.…` / `text_encoders.…`: ComfyUI's own names of layers, in LoRAs that it extracts."""
+    part, path = layer.split(".", 1)
+    if part == "unet":
+        return f"diffusion_model.{ldm_path(path, family)}"
+    encoder = "clip_g" if part == "text_encoder_2" else COMFYUI.get(family.name, "clip_l")
+    return f"text_encoders.{encoder}.transformer.{path}"
 
 
 class Keys(NamedTuple):
@@ -71,7 +96,7 @@ PEFTS = (
     "lora_magnitude_vector.weight",
     "lora_magnitude_vector",  # as PEFT writes it; transformers 5 does not find it in text encoders
 )
-MAGNITUDES = {"kohya": ("dora_scale",), "peft": PEFTS, "diffusers": PEFTS}
+MAGNITUDES = {"kohya": ("dora_scale",), "comfyui": ("dora_scale",), "peft": PEFTS, "diffusers": PEFTS}
 SUFFIXES = {"kohya": ("lora_down.weight", "lora_up.weight"), "peft": ("lora_A.weight", "lora_B.weight")}
 
 
@@ -91,8 +116,9 @@ def spellings(layer: str, family: Family) -> Iterator[Keys]:
     part, path = layer.split(".", 1)
     yield written_keys(layer, family, "kohya")
     # SDXL with diffusers' block names, and SD 1.x from diffusers' converter, which numbers its only encoder
-    for prefix in (_prefixes(family)[part], "lora_te1" if part == "text_encoder" else "lora_unet"):
-        yield _keys("kohya", f"{prefix}_{path.replace('.', '_')}", SUFFIXES["kohya"])
+    for prefix in ("", *(["lora_te1"] if part == "text_encoder" else [])):
+        yield _keys("kohya", numbered_name(layer, family, prefix), SUFFIXES["kohya"])
+    yield _keys("comfyui", comfyui_name(layer, family), SUFFIXES["kohya"])
     for stem in _dotted_stems(part, path):
         yield _keys("peft", stem, SUFFIXES["peft"])
         yield _keys("diffusers", stem, ("lora.down.weight", "lora.up.weight"))

@@ -1,0 +1,54 @@
+"""The bytes of a safetensors file, piece by piece, so that no second copy of the weights is made; the same input gives the same bytes.
+
+Tensors are in the order that the safetensors library gives them: wide number formats first, then by name.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .metadata import model_hashes
+from .stored import DTYPES
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Bytes = bytes | memoryview
+
+
+def pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[Bytes]:
+    """The file of a LoRA, with kohya's two hashes in the header."""
+    order = {dtype: place for place, dtype in enumerate(NAMES)}
+    names = sorted(tensors, key=lambda name: (order[tensors[name].dtype], name))
+    entries = described({name: tensors[name] for name in names})
+    of_training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    body = (data_of(tensors[name]) for name in names)
+    yield head(entries, {**metadata, **model_hashes(head(entries, of_training), body)})
+    yield from (data_of(tensors[name]) for name in names)
+
+
+def described(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The entries of a header; tensors on the meta device will do."""
+    entries, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        entries[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    return entries
+
+
+def head(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    # written here because safetensors puts the metadata in another order each time
+    header = {"__metadata__": dict(sorted(metadata.items())), **entries}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def data_of(tensor: Tensor) -> Bytes:
+    """The numbers as they are in memory, not copied."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data
