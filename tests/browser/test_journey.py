@@ -59,7 +59,7 @@ def test_pictures_become_a_lora_that_diffusers_loads(app, page, tmp_path: Path):
         page.locator("#download-lora").click()
     target = tmp_path / download.value.suggested_filename
     download.value.save_as(target)
-    assert loaded_layers(target) == 88
+    assert loaded_layers(target) == 132
     assert outside == []
 
 
