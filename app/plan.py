@@ -67,7 +67,8 @@ class Plan(NamedTuple):
 def settings(kind: Kind, quality: Quality, base: Base, pictures: int) -> dict[str, Any]:
     """The automatic settings for these pictures on this model."""
     if base.starter:
-        return {**STARTER, "optim.steps": round(STARTER_STEPS * LENGTH[quality])}
+        steps = round(STARTER_STEPS * LENGTH[quality])
+        return {**STARTER, "data.flip": kind == "Style", "optim.steps": steps}
     rank = 32 if kind == "Style" else 16
     targets = "transformer" if kind == "Style" else "attention"
     return {"lora.rank": rank, "lora.targets": targets, "optim.steps": _steps(pictures, quality), **FALLING}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 
+from lora_sd import config as cfg
 from lora_sd.data import buckets
 from lora_sd.data.folder import find_examples
 from lora_sd.lora import targets
@@ -20,6 +22,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import graph_curve  # noqa: E402
+import learning  # noqa: E402
 import make_images  # noqa: E402
 import make_model  # noqa: E402
 import peft_loop  # noqa: E402
@@ -238,3 +241,43 @@ def test_curves_are_compared_with_the_first():
 def test_every_operation_of_the_workshop_that_has_limits_is_measured(tmp_path):
     assert workshop.commands(tmp_path).keys() == workshop.LIMITS.keys()
     assert workshop.row("combine", 12.3, 20.1, 0.96).split()[-4:] == ["20", "s,", "1.5", "GB"]
+
+
+# learning
+
+
+def test_the_runs_of_the_learning_table_are_settings_that_exist():
+    for row in learning.ROWS.values():
+        cfg.changed(cfg.TrainConfig(), learning.of_set(row, "streamline"))
+    assert {run.row for run in learning.planned()} == {*learning.ROWS, learning.PEFT}
+
+
+def test_a_result_is_kept_and_not_made_again(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(learning, "measure", lambda run: made.append(run) or {0: 0.1, 100: 0.07})
+    run = learning.Run(learning.DEFAULT, "streamline", 100, 42)
+    for _ in range(2):
+        learning.make([run], tmp_path / "results.jsonl", 1)
+    assert made == [run] and learning.read(tmp_path / "results.jsonl") == {run: {0: 0.1, 100: 0.07}}
+
+
+def test_the_page_and_the_picture_of_what_is_learnt_are_those_of_the_results():
+    docs = BENCHMARKS.parent / "docs"
+    found = learning.read(docs / "learning.jsonl")
+    assert set(found) == set(learning.planned())
+    assert (docs / "learning.md").read_text("utf-8") == learning.page(found)
+    assert (docs / "learning.svg").read_text("utf-8") == learning.picture(found)
+
+
+@pytest.mark.parametrize("style", learning.SETS)
+def test_the_preset_learns_no_worse_than_a_plain_loop_and_rises_less(style):
+    found = learning.read(BENCHMARKS.parent / "docs" / "learning.jsonl")
+
+    def mean(row: str, steps: int) -> float:
+        return statistics.mean(learning.after(found, row, style, steps, learning.SEEDS))
+
+    ours, theirs = (
+        [mean(row, steps) for steps in (learning.SHORT, learning.LONG)]
+        for row in (learning.DEFAULT, learning.PEFT)
+    )
+    assert ours[0] <= theirs[0] and ours[1] - ours[0] < theirs[1] - theirs[0]

@@ -34,7 +34,7 @@ def test_the_starter_trains_with_the_values_of_its_preset(quality, steps):
     preset = config.load(next(path for path in PRESETS if path.stem == "starter_quick"))
     proposed = plan.settings("Style", quality, STARTER, 24)
     assert proposed.pop("optim.steps") == steps
-    assert proposed == {name: config.get(preset, name) for name in proposed} and len(proposed) == 6
+    assert proposed == {name: config.get(preset, name) for name in proposed} and len(proposed) == 7
 
 
 @pytest.mark.parametrize(("pictures", "steps"), [(1, 600), (20, 1200), (200, 2500)])
