@@ -9,6 +9,7 @@ from lora_sd import length
 from lora_sd.config import TrainConfig
 from lora_sd.data import buckets, folder, images
 from lora_sd.data.buckets import Rules, Size
+from lora_sd.files import changed
 from lora_sd.length import Epoch
 
 
@@ -31,12 +32,11 @@ def length_of(
     for more in config.data.folders:
         with contextlib.suppress(ValueError):  # it is told when training starts
             counts |= {path: n * more.repeats for path, n in folder.pictures_of(more.path).items()}
-    sizes = {path: size for path, n in counts.items() if n and (size := size_of(path, _changed(path)))}
+    sizes = {path: size for path, n in counts.items() if n and (size := size_of(path, changed(path)))}
     if not sizes:
         return None
-    held_out = 0
-    if config.validate.split and not config.validate.images:
-        held_out = min(len(sizes) - 1, max(1, round(config.validate.split * len(sizes))))
+    share = 0.0 if config.validate.images else config.validate.split
+    held_out = length.held_out(len(sizes), share)
     learnt = list(sizes)[: len(sizes) - held_out]
     data, optim = config.data, config.optim
     rules = Rules(
@@ -65,11 +65,3 @@ def size_of(path: Path, changed: int) -> Size | None:
         return images.size(path)
     except ValueError:
         return None
-
-
-def _changed(path: Path) -> int:
-    """When, in nanoseconds; 0 for a file that was just taken away."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from lora_sd import config as cfg
 from lora_sd import kohya
 from lora_sd.kohya import Note
+from lora_sd.settings import PLACES
 
 from . import form, models, reach
 from .project import Choices
@@ -52,7 +53,7 @@ def _with_its_length(config: cfg.TrainConfig) -> cfg.TrainConfig:
 
 
 def _may_be_taken(name: str) -> bool:
-    return not reach.confined or name not in (*cfg.PATHS, "data.folders")
+    return not reach.confined or name not in PLACES
 
 
 def _on_the_page(note: Note) -> Note:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lora_sd import run
+from lora_sd.files import changed
 from lora_sd.lora import beside
 from lora_sd.lora.inspection import inspect, read_header
 from lora_sd.lora.metadata import minimal
@@ -40,7 +41,7 @@ def brought() -> list[Path]:
 def step(path: Path) -> str:
     """`"mycat-000050.safetensors" -> "step 50"`; the file without a number is the final one, or the best."""
     if run.is_best(path):
-        return "best" + _step_in(path, _changed(path))
+        return "best" + _step_in(path, changed(path))
     number = run.step_of(path)
     return "final" if number is None else f"step {number:,}"
 
@@ -52,14 +53,6 @@ def _step_in(path: Path, changed: int) -> str:
         return f" (step {int(read_header(path).metadata['ss_steps']):,})"
     except (KeyError, ValueError, OSError):
         return ""
-
-
-def _changed(path: Path) -> int:
-    """When, in nanoseconds; 0 for a file that was just taken away."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def newest(run_id: str) -> str | None:

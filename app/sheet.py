@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_sd import hardware, rates
@@ -21,7 +22,11 @@ class Sheet:
     choices: Choices
     base: Base
     machine: Machine
-    num_pictures: int
+    pictures: list[Path]
+
+    @property
+    def num_pictures(self) -> int:
+        return len(self.pictures)
 
     @property
     def automatic(self) -> dict[str, Any]:
@@ -59,9 +64,7 @@ class Sheet:
         if not side or not self.num_pictures:
             return None
         step = plan.BUCKET_STEPS.get(self.base.family or "", 64)
-        return epoch.length_of(
-            config, self.project.pictures(), self.project.images, side=side, bucket_step=step
-        )
+        return epoch.length_of(config, self.pictures, self.project.images, side=side, bucket_step=step)
 
     def config(self) -> TrainConfig:
         """The settings of the run. Raises ValueError with one sentence."""
@@ -95,4 +98,4 @@ def fill(project: Project, choices: Choices) -> Sheet:
     """The page's facts. Raises ValueError for a base model that can't be taught."""
     here = machine()
     source = choices.base or plan.propose(models.bases(), here)[0]
-    return Sheet(project, choices, models.base(source), here, len(project.pictures()))
+    return Sheet(project, choices, models.base(source), here, project.pictures())

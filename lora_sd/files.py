@@ -14,6 +14,14 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def changed(path: Path) -> int:
+    """When a file was changed, in nanoseconds; 0 for one that was just taken away."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 @contextlib.contextmanager
 def written(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that takes the name `path` at the end; until then what has that name stays.

@@ -46,6 +46,11 @@ def total(settings: OptimSettings, epoch: Epoch) -> int:
     return steps
 
 
+def held_out(pictures: int, share: float) -> int:
+    """How many of the pictures are kept out of training: at least one, and one is left; 0 where `share` is."""
+    return min(pictures - 1, max(1, round(share * pictures))) if share else 0
+
+
 def sentence(settings: OptimSettings, epoch: Epoch) -> str:
     """`"20 pictures × 5 repeats = 100 an epoch ÷ batch 4 = 25 steps; 10 epochs = 250 steps"`"""
     steps = _count(total(settings, epoch), "step")

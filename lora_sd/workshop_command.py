@@ -54,7 +54,7 @@ def _format(parser: argparse.ArgumentParser) -> None:
 
 def _chosen(asked: argparse.Namespace) -> dict[str, Any]:
     """layout and dtype, as the workshop takes them."""
-    from .workshop.writing import DTYPES
+    from .lora.formats import DTYPES
 
     return {"layout": asked.layout, "dtype": DTYPES.get(asked.dtype)}
 

@@ -56,7 +56,7 @@ OURS = {
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.workshop": "workshop lora models paths files data.images",
-    "lora_sd.workshop_command": "workshop flags terminal",
+    "lora_sd.workshop_command": "workshop flags terminal lora.formats",
     "lora_sd.sample": "models lora paths",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths",
     "lora_sd.signals": "",

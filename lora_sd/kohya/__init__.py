@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .. import config as cfg
 from ..config import TrainConfig
 from ..paths import shown, typed
+from ..settings import PLACES
 from . import datasets, header, network, optimizers, prompts, reading
 from .notes import Note
 from .notes import report as report
@@ -77,7 +78,7 @@ def _own(settings: Mapping[str, Any]) -> Imported:
     """The settings in the header of one of our LoRAs; no place on a computer is ever taken from there."""
     work = Translation({}, complete=False, called={})
     for name, value in settings.items():
-        if name in SETTINGS and name not in (*cfg.PATHS, "data.folders"):
+        if name in SETTINGS and name not in PLACES:
             work.set(name, value, name, value)
         else:
             work.note(name, value, "unknown", cfg.unknown(name))

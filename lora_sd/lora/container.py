@@ -4,7 +4,7 @@ Tensors are in the order that the safetensors library gives them: wide number fo
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,13 +19,20 @@ Bytes = bytes | memoryview
 
 def pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[Bytes]:
     """The file of a LoRA, with kohya's two hashes in the header."""
+    tensors = ordered(tensors)
+    yield hashed_head(described(tensors), metadata, map(data_of, tensors.values()))
+    yield from map(data_of, tensors.values())
+
+
+def ordered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     order = {dtype: place for place, dtype in enumerate(NAMES)}
-    names = sorted(tensors, key=lambda name: (order[tensors[name].dtype], name))
-    entries = described({name: tensors[name] for name in names})
+    return dict(sorted(tensors.items(), key=lambda item: (order[item[1].dtype], item[0])))
+
+
+def hashed_head(entries: Mapping[str, Any], metadata: Mapping[str, str], body: Iterable[Bytes]) -> bytes:
+    """The header with kohya's two hashes, one of `body`, the tensor bytes, and one of both."""
     of_training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-    body = (data_of(tensors[name]) for name in names)
-    yield head(entries, {**metadata, **model_hashes(head(entries, of_training), body)})
-    yield from (data_of(tensors[name]) for name in names)
+    return head(entries, {**metadata, **model_hashes(head(entries, of_training), body)})
 
 
 def described(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

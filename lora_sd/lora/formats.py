@@ -23,6 +23,7 @@ from .names import Layout, spellings, written_keys
 from .pairs import Pair
 from .peft_config import PeftConfig
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}  # that we write
 WEIGHTS = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.float8_e4m3fn, torch.float8_e5m2),

@@ -44,10 +44,10 @@ MOST_VECTORS = 75  # of a word: more would not fit into a chunk of a prompt
 MOST_ALPHA = 1_000_000  # those in use are below a few thousand
 
 MAGNITUDES = (
-    ".dora_scale",
-    ".lora_magnitude_vector",
-    ".lora_magnitude_vector.weight",
-)  # what its keys end in
+    "dora_scale",
+    "lora_magnitude_vector",
+    "lora_magnitude_vector.weight",
+)  # what a DoRA's keys end in
 FOREIGN = {  # kinds of adapter that are neither LoRA nor DoRA, by what their keys end in
     "LoCon with Tucker decomposition": ("lora_mid.weight",),
     "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
@@ -132,16 +132,16 @@ def is_alpha(value: Any) -> bool:
 
 def foreign_kinds(header: Header) -> list[str]:
     """Which kinds of adapter besides LoRA and DoRA the file has parts of."""
-    return [
-        kind
-        for kind, suffixes in FOREIGN.items()
-        if any(key.endswith(tuple(f".{suffix}" for suffix in suffixes)) for key in header.shapes)
-    ]
+    return [kind for kind, suffixes in FOREIGN.items() if _has(header, suffixes)]
+
+
+def _has(header: Header, suffixes: tuple[str, ...]) -> bool:
+    return any(key.endswith(tuple(f".{suffix}" for suffix in suffixes)) for key in header.shapes)
 
 
 def has_magnitudes(header: Header) -> bool:
     """Whether it is a DoRA."""
-    return any(key.endswith(MAGNITUDES) for key in header.shapes)
+    return _has(header, MAGNITUDES)
 
 
 def kinds_besides_lora(header: Header) -> list[str]:

@@ -198,17 +198,24 @@ def _network(pairs: "Mapping[str, Pair]", training: Training) -> dict[str, Any]:
     if not pairs:
         return {}
     args: dict[str, Any] = {"dropout": training.dropout or None, **(training.network_args or {})}
+    return {
+        **network_of(pairs, args),
+        "ss_network_dropout": training.dropout or None,
+        "ss_scale_weight_norms": training.max_norm or None,
+    }
+
+
+def network_of(pairs: "Mapping[str, Pair]", args: Mapping[str, Any]) -> dict[str, Any]:
+    """sd-scripts' keys of the most usual rank and alpha; those of convolutions are among its network arguments."""
     convolutions = [pair for pair in pairs.values() if pair.down.shape[2:] not in ((), (1, 1))]
     if convolutions:
         rank, alpha = most_usual(convolutions)
-        args |= {"conv_dim": str(rank), "conv_alpha": str(alpha)}
+        args = {**args, "conv_dim": str(rank), "conv_alpha": str(alpha)}
     rank, alpha = most_usual(pairs.values())
     return {
         "ss_network_module": "networks.lora",
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
-        "ss_network_dropout": training.dropout or None,
-        "ss_scale_weight_norms": training.max_norm or None,
         "ss_network_args": json.dumps(args),
     }
 

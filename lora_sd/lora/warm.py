@@ -29,9 +29,8 @@ def fill(parts: Mapping[str, nn.Module], pairs: Mapping[str, Pair]) -> None:
         adapter.down[: pair.rank] = pair.down
         adapter.up.zero_()
         adapter.up[:, : pair.rank] = pair.up * ratio
-        if (
-            adapter.magnitude is not None
-        ):  # those of the file, or with which a plain LoRA is as strong as it was
+        if adapter.magnitude is not None:
+            # those of the file, or with which a plain LoRA is as strong as it was
             own = dora.norm(layers[name].weight, adapter) if pair.magnitude is None else pair.magnitude
             adapter.magnitude.copy_(own)
 

@@ -21,6 +21,7 @@ __all__ = [
     "MOST_STEPS",
     "OPTIMIZERS",
     "PATHS",
+    "PLACES",
     "CaptionSettings",
     "DataSettings",
     "EmbeddingSettings",
@@ -42,6 +43,7 @@ PATHS = (
     "lora.start",
     "output.dir",
 )  # settings that name a place
+PLACES = (*PATHS, "data.folders")  # and the one that names several
 
 with warnings.catch_warnings():
     warnings.filterwarnings(

@@ -6,7 +6,7 @@ from ..settings import MINUTES
 
 
 def steps_of(every: int | str, *, total: int, per_epoch: float) -> int:
-    """Steps between two acts, at least 1; 0 for never. `per_epoch` is how many steps an epoch has.
+    """Steps between two acts, at least 1; 0 for never and for minutes. `per_epoch` is how many steps an epoch has.
 
     >>> (
     ...     steps_of("10%", total=200, per_epoch=8),
@@ -16,7 +16,7 @@ def steps_of(every: int | str, *, total: int, per_epoch: float) -> int:
     (20, 16, 0)
     """
     text = str(every).strip()
-    if text in ("off", "0"):
+    if text in ("off", "0") or MINUTES.match(text):
         return 0
     if text.endswith("%"):
         return max(1, round(float(text[:-1]) / 100 * total))
@@ -51,7 +51,7 @@ class Act:
     ):
         minutes = MINUTES.match(str(every).strip())
         self.seconds = 60 * float(minutes[1]) if minutes else 0.0
-        self.steps = 0 if minutes else steps_of(every)
+        self.steps = steps_of(every)
         self.total, self.clock = total, clock
         self.marks = self._marks()
 

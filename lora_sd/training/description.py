@@ -9,14 +9,13 @@ import torch
 from .. import config as cfg
 from .. import run
 from ..config import TrainConfig
-from ..lora import layers, metadata
+from ..lora import formats, layers, metadata
 from ..models.family import Models
-from ..settings import MINUTES, LoraSettings
+from ..settings import PLACES, LoraSettings
 from . import cadence, groups, optim, world
 from .prepare import Dataset
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
+PRECISIONS = {dtype: name for name, dtype in formats.DTYPES.items()}
 
 
 def describe(
@@ -141,11 +140,8 @@ def _options(config: TrainConfig, models: Models, data: Dataset, total: int) -> 
 def _validation(config: TrainConfig, data: Dataset, total: int) -> dict[str, Any]:
     if not config.validate.split and not config.validate.images:
         return {}
-    every, per_epoch = (
-        config.validate.every,
-        data.epoch(config.optim.batch_size, config.optim.accumulation).steps,
-    )
-    steps = 0 if MINUTES.match(str(every)) else cadence.steps_of(every, total=total, per_epoch=per_epoch)
+    epoch = data.epoch(config.optim.batch_size, config.optim.accumulation)
+    steps = cadence.steps_of(config.validate.every, total=total, per_epoch=epoch.steps)
     return {
         "ss_validation_split": config.validate.split,
         "ss_validation_seed": config.seed,
@@ -155,6 +151,6 @@ def _validation(config: TrainConfig, data: Dataset, total: int) -> dict[str, Any
 
 def own_settings(config: TrainConfig) -> dict[str, Any]:
     """What is not at its default, but for places on this computer and what previews show."""
-    private = (*cfg.PATHS, "data.folders", "preview.", "output.", "save.")
+    private = (*PLACES, "preview.", "output.", "save.")
     found = cfg.differences(config)
     return {name: value for name, value in found.items() if not name.startswith(private)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .. import length
 from ..data import masks
 from ..data.folder import Example, find_examples
 from ..data.variants import Wording
@@ -165,7 +166,7 @@ def shared_out(wanted: int, count: int) -> list[int]:
 
 def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """(to train on, to hold out): at least one of each where `share` is not 0; which ones is a function of `seed`."""
-    count = min(len(examples) - 1, max(1, round(share * len(examples)))) if share else 0
+    count = length.held_out(len(examples), share)
     if share and count < 1:
         raise ValueError(
             f"validate.split is {share:g} of {len(examples)} picture; add pictures or set it to 0."

@@ -25,7 +25,7 @@ def make_update(
     """The update of a run, new; `saved` is the state it will go on from. ValueError for what a person can mend."""
     rates = groups.encoder_rates(list(ready.models.parts()), settings.text_encoder_rate)
     names = [name for name, low_rank in layers.low_ranks(ready.models.parts()) for _ in low_rank.learnt]
-    if rates and not any(name.startswith("text_encoder") for name in names):
+    if rates and not ready.modules.keys() - {"unet"}:
         on_note("optim.text_encoder_rate has no effect: no text encoder learns (lora.text_encoders).")
     rates["word"] = embedding.rate
     names += [f"word.{encoder}" for encoder in ready.word]  # as the vector has them

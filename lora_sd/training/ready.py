@@ -169,9 +169,8 @@ def encode(
         data = encoded(train_on, into_latents, voice, "Preparing picture")
         if not held_out:
             return data, None
-        plain = functools.partial(
-            into_latents, crops=1, rectangles=0
-        )  # an inpainting model paints all of them
+        # an inpainting model paints all of them
+        plain = functools.partial(into_latents, crops=1, rectangles=0)
         unflipped = [replace(example, flip=False) for example in held_out]
         return data, encoded(unflipped, plain, voice, "Preparing held-out picture")
 

@@ -17,7 +17,7 @@ from ..lora.inspection import read_header
 from ..settings import TrainConfig
 from . import state
 from .cadence import Act
-from .description import DTYPES, describe
+from .description import describe
 from .ready import Ready
 from .state import Progress
 from .update import Update
@@ -88,7 +88,7 @@ class Saver:
         count, keep = self.update.vector.values.numel(), self.config.save.keep_last
         on_the_way = max(0, self.files.times - 1)
         files = (min(on_the_way, keep + 1) if keep else on_the_way) + 1 + self.config.save.keep_best
-        of_file = DTYPES[self.config.save.dtype].itemsize
+        of_file = formats.DTYPES[self.config.save.dtype].itemsize
         of_state = STATE_BYTES + (self.update.average.values.itemsize if self.update.average else 0)
         return count * ((state.KEPT + 1) * of_state + files * of_file)
 
@@ -165,9 +165,8 @@ class Saver:
             numbered = [path for path in run.checkpoints(self.folder) if run.step_of(path) is not None]
             for step in {run.step_of(path) for path in numbered[:-keep]} - self.ends:
                 for path in {self.path(step), self.word_named(self.ending(step))}:
-                    with contextlib.suppress(
-                        OSError
-                    ):  # on Windows a program may have it open; next time, then
+                    # on Windows a program may have it open; next time, then
+                    with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)
 
     def write_state(self, progress: Progress) -> None:
@@ -197,9 +196,9 @@ class Saver:
         pairs, family = layers.adapters(self.ready.models.parts()), self.ready.models.family
         layout, dtype = self.config.save.layout, self.config.save.dtype
         try:
-            formats.save(path, pairs, family, metadata=header, layout=layout, dtype=DTYPES[dtype])
+            formats.save(path, pairs, family, metadata=header, layout=layout, dtype=formats.DTYPES[dtype])
         except formats.TooLarge:
-            formats.save(path, pairs, family, metadata=header, layout=layout, dtype=DTYPES["fp32"])
+            formats.save(path, pairs, family, metadata=header, layout=layout, dtype=formats.DTYPES["fp32"])
             self.voice.note(
                 f"{path.name} is in fp32: its weights are too large for {dtype}, so it is probably burnt. "
                 "Try an earlier one, or train at a lower optim.learning_rate."

@@ -10,7 +10,7 @@ from .. import errors, lock, run, signals
 from ..config import TrainConfig
 from ..events import Event, Failed, Finished, Note, OnEvent
 from ..recorder import Recorder
-from ..settings import PATHS
+from ..settings import PLACES
 from . import sameness, trackers, world
 from .resuming import to_resume
 from .trackers import Trackers
@@ -79,9 +79,8 @@ def _recorded(
 
     begun: list[Trackers] = []
 
-    trainer = Trainer(
-        config, folder, tell, here, accept_changes
-    )  # before the recorder writes how long the run is now
+    # before the recorder writes how long the run is now
+    trainer = Trainer(config, folder, tell, here, accept_changes)
     recorder = Recorder(folder, config.optim.known_steps)
     try:
         begun.append(_trackers(config, folder, lambda words: tell(Note(words))))
@@ -100,8 +99,8 @@ def _recorded(
 
 def _trackers(config: TrainConfig, folder: Path, on_note: Callable[[str], None]) -> Trackers:
     """Those of the settings. They are shown what differs from the defaults, but no places on this computer."""
-    optim, places = config.optim, {*PATHS, "data.folders"}
-    told = {name: str(value) for name, value in cfg.differences(config).items() if name not in places}
+    optim = config.optim
+    told = {name: str(value) for name, value in cfg.differences(config).items() if name not in PLACES}
     rates = optim.text_encoder_rate if config.lora.text_encoders else []
     names = ["text_encoders"] if len(rates) == 1 else [f"text_encoder_{n}" for n in range(1, len(rates) + 1)]
     factors = {name: rate / optim.learning_rate for name, rate in zip(names, rates, strict=True)}

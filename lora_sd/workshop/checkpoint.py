@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from ..lora.formats import DTYPES
 from ..lora.names import ldm_path
 from ..lora.pairs import Pair
 from ..lora.stored import StoredTensors
@@ -19,7 +19,6 @@ from ..models.family import FAMILIES, Family
 from ..paths import shown
 from .table import layer_names
 
-CALCULABLE = (torch.float16, torch.bfloat16, torch.float32)
 UNET = "model.diffusion_model."
 CLIP = {  # where the text encoders of a single file are, each with the ways its layers may be called there
     ("sd15", "text_encoder"): ("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."),
@@ -77,7 +76,7 @@ class Checkpoint:
 
 
 def calculable(weight: Tensor, file: Path) -> Tensor:
-    if weight.dtype not in CALCULABLE:
+    if weight.dtype not in DTYPES.values():
         kind = str(weight.dtype).removeprefix("torch.")
         raise ValueError(
             f"{shown(file.name)} has its weights as {kind}, which can't be computed with; choose it in fp16 or bf16."

@@ -25,8 +25,8 @@ from .analysis import OnProgress
 from .blocks import weights_of
 from .lora_file import LoraFile, open_lora, same_family
 from .randomised import top_directions
-from .resize import Loss, Made, held, ranks_for_energy
-from .spectra import Spectrum, shaped, truncated
+from .resize import Loss, Made, check_cut, held, ranks_for_energy
+from .spectra import shaped, truncated
 from .table import layer_names
 
 Method = Literal["sum", "average", "ties", "dare"]
@@ -78,8 +78,7 @@ def dare(deltas: Sequence[Tensor], density: float, seeds: Sequence[int]) -> Tens
 
 def nearest(delta: Tensor, rank: int, like: Pair, seed: int) -> tuple[Pair, float]:
     """The update of this rank that is nearest to a dense one, and how far it is from it."""
-    spectrum = top_directions(delta, min(rank, *delta.shape), seed=seed)
-    pair = truncated(Spectrum(*(part.double() for part in spectrum)), rank, like)
+    pair = truncated(top_directions(delta, min(rank, *delta.shape), seed=seed), rank, like.down.shape[1:])
     return pair, (delta - delta_weight(pair)).norm().item()
 
 
@@ -203,8 +202,7 @@ def combine(
 
 
 def _check(method: Method, rank: int | None, energy: float | None, density: float) -> None:
-    if rank is not None and rank < 1:
-        raise ValueError(f"The rank is {rank}; it must be at least 1.")
+    check_cut(rank, None)
     if rank is not None and energy is not None:
         raise ValueError("Give a rank or an energy, not both; they are two ways to say the same.")
     if energy is not None and method in DENSE:

@@ -13,7 +13,6 @@ from PIL import Image
 from ..data import images
 from ..lora import container
 from ..lora.inspection import inspect
-from ..lora.metadata import model_hashes
 from ..lora.stored import StoredTensors
 from ..paths import is_text, shown, typed
 from . import writing
@@ -56,11 +55,13 @@ def _pieces(path: Path, metadata: Mapping[str, str]) -> Iterator[container.Bytes
     # closed before the new file takes its name, which Windows would not allow else
     with StoredTensors(path) as stored:
         entries = stored.described()
-        of_training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-        body = (piece for key in entries for piece in stored.pieces(key))
-        hashes = model_hashes(container.head(entries, of_training), body)
-        yield container.head(entries, {**metadata, **hashes})
-        yield from (piece for key in entries for piece in stored.pieces(key))
+        yield container.hashed_head(entries, metadata, _body(stored))
+        yield from _body(stored)
+
+
+def _body(stored: StoredTensors) -> Iterator[bytes]:
+    for key in stored.entries:
+        yield from stored.pieces(key)
 
 
 def _known(field: str) -> str:

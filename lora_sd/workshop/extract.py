@@ -21,8 +21,8 @@ from . import writing
 from .analysis import OnProgress, counted
 from .checkpoint import Checkpoint, open_checkpoint
 from .randomised import top_directions
-from .resize import Loss, Made, together
-from .spectra import Spectrum, largest, shaped, truncated
+from .resize import Loss, Made, check_cut, together
+from .spectra import largest, truncated
 
 EVERYTHING = "everything"
 
@@ -101,10 +101,7 @@ def extract(
 
 
 def _check(rank: int, energy: float | None, targets: str) -> None:
-    if rank < 1:
-        raise ValueError(f"The rank is {rank}; it must be at least 1.")
-    if energy is not None and not 0 < energy <= 1:
-        raise ValueError(f"The energy is {energy:g}; it must be above 0 and at most 1, such as 0.95.")
+    check_cut(rank, energy)
     if targets not in (*PRESETS, EVERYTHING):
         raise ValueError(f"The targets are {shown(targets)!r}; choose {', '.join(PRESETS)} or {EVERYTHING}.")
 
@@ -130,9 +127,7 @@ def _nearest(delta: Tensor, rank: int, energy: float | None, seed: int) -> Pair:
     if energy is not None:
         kept = spectrum.values.double().square().cumsum(0) / matrix.double().square().sum()
         rank = int((kept < energy).sum()) + 1
-    out, *inputs = delta.shape
-    like = shaped(matrix.new_empty(1, matrix.shape[1]), matrix.new_empty(out, 1), 1.0, tuple(inputs))
-    return truncated(Spectrum(*(part.double() for part in spectrum)), rank, like)
+    return truncated(spectrum, rank, delta.shape[1:])
 
 
 def _changed_elsewhere(new: Checkpoint, old: Checkpoint) -> int:

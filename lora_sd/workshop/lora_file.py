@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..lora.formats import WEIGHTS
+from ..lora.formats import DTYPES, WEIGHTS
 from ..lora.inspection import Header, family_of, kinds_besides_lora, read_header
 from ..lora.names import Keys
 from ..lora.pairs import Pair
@@ -17,8 +17,6 @@ from ..models.family import FAMILIES, Family
 from ..paths import shown, typed
 from .spectra import largest
 from .table import spelled
-
-WRITTEN = (torch.float16, torch.bfloat16, torch.float32)
 
 
 class LoraFile(Mapping[str, Pair]):
@@ -86,7 +84,7 @@ class LoraFile(Mapping[str, Pair]):
     def dtype(self) -> torch.dtype:
         """The number format of the first layer, fp16 where it is not one that we write."""
         stored = self.file.dtype(next(iter(self.keys_of.values())).down)
-        return stored if stored in WRITTEN else torch.float16
+        return stored if stored in DTYPES.values() else torch.float16
 
     @property
     def name(self) -> str:

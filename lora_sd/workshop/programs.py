@@ -32,8 +32,7 @@ def _kinds(*names: str) -> tuple[str, ...]:
 
 
 LYCORIS = _kinds("LoCon with Tucker decomposition", "LoHa", "LoKr", "full weight differences")
-SCALES = tuple(end.removeprefix(".") for end in MAGNITUDES)  # of a DoRA
-MORE = (*LYCORIS, *SCALES, *_kinds("norm layers", "GLoRA"))
+MORE = (*LYCORIS, *MAGNITUDES, *_kinds("norm layers", "GLoRA"))
 
 
 class Verdict(NamedTuple):
@@ -89,7 +88,9 @@ def _a1111(layer: str, family: Family) -> Iterator[str]:
 
 
 def _invoke(layer: str, family: Family) -> Iterator[str]:
-    yield from _with([kohya_name(layer, family), numbered_name(layer, family)], (*PLAIN, *LYCORIS, *SCALES))
+    yield from _with(
+        [kohya_name(layer, family), numbered_name(layer, family)], (*PLAIN, *LYCORIS, *MAGNITUDES)
+    )
 
 
 def _forge(layer: str, family: Family) -> Iterator[str]:

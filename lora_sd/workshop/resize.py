@@ -76,12 +76,19 @@ def loss_of(before: Pair, after: Pair) -> Loss:
 # -- which rank each layer gets ----------------------------------------------------------------------------------------
 
 
+def check_cut(rank: int | None, energy: float | None) -> None:
+    """ValueError for a rank or an energy that nothing can be cut to."""
+    if rank is not None and rank < 1:
+        raise ValueError(f"The rank is {rank}; it must be at least 1.")
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(f"The energy is {energy:g}; it must be above 0 and at most 1, such as 0.95.")
+
+
 def ranks_for_energy(
     pairs: Mapping[str, Pair], energy: float, on_progress: OnProgress | None = None
 ) -> dict[str, int]:
     """The smallest rank of each layer that keeps this part, up to 1, of its ‖ΔW‖²."""
-    if not 0 < energy <= 1:
-        raise ValueError(f"The energy is {energy:g}; it must be above 0 and at most 1, such as 0.95.")
+    check_cut(None, energy)
     return {name: rank_for(singular_values(pairs[name]), energy) for name in counted(pairs, on_progress)}
 
 
@@ -132,7 +139,7 @@ def room(file: LoraFile, size: float, layout: Layout, dtype: torch.dtype) -> int
 def resized(name: str, pair: Pair, rank: int) -> Pair:
     """The pair at another rank, with alpha = rank; its own factors where nothing is cut."""
     if rank < pair.rank:
-        return truncated(decompose(pair), rank, pair)
+        return truncated(decompose(pair), rank, pair.down.shape[1:])
     up = pair.up.flatten(1) * (pair.alpha / pair.rank)
     down, more = pair.down.flatten(1), rank - pair.rank
     generator = torch.Generator().manual_seed(stable_seed(0, name))
@@ -182,8 +189,7 @@ def resize(
     """
     if sum(target is not None for target in (rank, energy, size)) > 1:
         raise ValueError("Give one of rank, energy and size; they are three ways to say the same.")
-    if rank is not None and rank < 1:
-        raise ValueError(f"The rank is {rank}; it must be at least 1.")
+    check_cut(rank, None)
     file = open_lora(source, family)
     out = writing.output(out, [file.path])
     layout, dtype = layout or ("peft" if file.layout == "peft" else "kohya"), dtype or file.dtype

@@ -88,14 +88,15 @@ def effective_rank(values: Tensor) -> float:
     return torch.exp(-(shares * shares.log()).sum()).item()
 
 
-def truncated(spectrum: Spectrum, rank: int, pair: Pair) -> Pair:
-    """The best approximation of ΔW of this rank (Eckart and Young), as a pair with alpha = rank, shaped like `pair`.
+def truncated(spectrum: Spectrum, rank: int, inputs: tuple[int, ...]) -> Pair:
+    """The best approximation of ΔW of this rank (Eckart and Young), as a pair with alpha = rank, for (in,) or (in, k, k).
 
     Both factors get √σ: their numbers are then of one size, which half precision needs.
     """
-    root = spectrum.values[:rank].sqrt()
-    down, up = root[:, None] * spectrum.right[:rank], spectrum.left[:, :rank] * root
-    return shaped(down.float(), up.float(), float(len(down)), pair.down.shape[1:])
+    left, values, right = (part.double() for part in spectrum)
+    root = values[:rank].sqrt()
+    down, up = root[:, None] * right[:rank], left[:, :rank] * root
+    return shaped(down.float(), up.float(), float(len(down)), inputs)
 
 
 def shaped(down: Tensor, up: Tensor, alpha: float, inputs: tuple[int, ...]) -> Pair:

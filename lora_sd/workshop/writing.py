@@ -14,7 +14,7 @@ from torch import Tensor
 from ..files import written
 from ..lora import container
 from ..lora.formats import TooLarge
-from ..lora.metadata import MINIMAL
+from ..lora.metadata import MINIMAL, network_of
 from ..lora.names import Layout, written_keys
 from ..lora.pairs import Pair
 from ..lora.peft_config import KEY as PEFT_CONFIG
@@ -23,7 +23,6 @@ from ..paths import shown, typed
 from .lora_file import LoraFile
 from .spectra import largest
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 OUTDATED = (
     "sshs_model_hash",
     "sshs_legacy_hash",
@@ -141,18 +140,8 @@ def of_family(family: Family) -> dict[str, str]:
 
 def network(pairs: Mapping[str, Pair], metadata: Mapping[str, str]) -> dict[str, str]:
     """The most usual rank and alpha in kohya's keys, those of 3 × 3 convolutions in its network arguments."""
-    arguments = _table(metadata.get("ss_network_args", "{}"))
-    wide = [pair for pair in pairs.values() if pair.down.shape[2:] not in ((), (1, 1))]
-    if wide:
-        arguments["conv_dim"] = str(Counter(pair.rank for pair in wide).most_common(1)[0][0])
-        arguments["conv_alpha"] = str(most_usual(pair.alpha for pair in wide))
-    rank = Counter(pair.rank for pair in pairs.values()).most_common(1)[0][0]
-    return {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(most_usual(pair.alpha for pair in pairs.values())),
-        "ss_network_args": json.dumps(arguments),
-    }
+    told = network_of(pairs, _table(metadata.get("ss_network_args", "{}")))
+    return {key: str(value) for key, value in told.items()}
 
 
 def _table(text: str) -> dict[str, Any]:
