@@ -86,3 +86,13 @@ def test_vectors_that_are_no_numbers_are_not_saved(tmp_path):
             tmp_path / "a.safetensors", {"text_encoder": torch.full((1, 8), torch.nan)}, SD15, metadata={}
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_vectors_are_the_same_bytes(tmp_path):
+    """The library writes metadata in another order each time."""
+    vectors = {"text_encoder": torch.ones(2, 768), "text_encoder_2": torch.ones(2, 1280)}
+    metadata = {f"ss_{letter}": letter for letter in "abcdefgh"}
+    for name in ("a", "b"):
+        embedding.save(tmp_path / f"{name}.safetensors", vectors, FAMILIES["sdxl"], metadata=metadata)
+    a, b = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("a", "b"))
+    assert a == b and a.index(b"clip_g") < a.index(b"clip_l")

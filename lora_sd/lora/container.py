@@ -24,6 +24,12 @@ def pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterat
     yield from map(data_of, tensors.values())
 
 
+def plain(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A small file of other tensors, without those hashes."""
+    tensors = ordered(tensors)
+    return b"".join([head(described(tensors), metadata), *map(data_of, tensors.values())])
+
+
 def ordered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     order = {dtype: place for place, dtype in enumerate(NAMES)}
     return dict(sorted(tensors.items(), key=lambda item: (order[item[1].dtype], item[0])))

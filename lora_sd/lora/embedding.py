@@ -15,6 +15,7 @@ from torch import Tensor
 from ..files import written
 from ..models.family import Family
 from ..paths import shown
+from . import container
 from .formats import WEIGHTS
 from .inspection import MOST_VECTORS, read_header, vectors_of, word_of
 
@@ -65,7 +66,7 @@ def save(path: Path, vectors: Mapping[str, Tensor], family: Family, *, metadata:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as file:
-        file.write(safetensors.torch.save(tensors, dict(metadata)))
+        file.write(container.plain(tensors, metadata))
         file.flush()
         there = safetensors.torch.load_file(file.name)
         if there.keys() != tensors.keys() or not all(torch.equal(there[key], tensors[key]) for key in there):
