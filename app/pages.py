@@ -24,6 +24,7 @@ from . import (
     view,
     watch_page,
     watch_view,
+    words,
 )
 from .addresses import bracketed
 from .guard import Guard
@@ -252,7 +253,8 @@ def launch(
         auth=auth,
         auth_message=LOGIN,
         theme=theme(),
-        css_paths=[view.STATIC / "app.css"],
+        css_paths=sorted(view.STATIC.glob("*.css")),  # app.css first
+        i18n=words.translated(demo),
         max_file_size="4gb",
         show_error=True,
         run_history=False,
