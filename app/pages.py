@@ -11,6 +11,7 @@ from lora_sd import run
 from lora_sd.models import find
 
 from . import (
+    api,
     bar,
     line,
     loras,
@@ -188,6 +189,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
         make_page.wire(make)
         try_page.wire(attempt)
         wire(demo, Pages(tabs, status, make, watching, attempt, news.component(), gr.Timer(1)))
+        api.build()
     view.tell_errors_as_text(demo)
     return demo
 

@@ -52,9 +52,9 @@ def warn(text: str) -> None:
 
 
 def tell_errors_as_text(demo: gr.Blocks) -> None:
-    """What a handler raises comes up as text, too."""
+    """What a handler raises comes up as text, too; a script (app/api.py) gets it as it is."""
     for handler in demo.fns.values():
-        if handler.fn:
+        if handler.fn and handler.api_visibility == "private":
             handler.fn = _telling(handler.fn)
 
 
