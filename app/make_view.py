@@ -120,7 +120,7 @@ def draw_strip(project: Project, found: list[Path]) -> Node:
     more = (
         node("span", f"and {len(found) - len(shown)} more", cls="more") if len(found) > len(shown) else None
     )
-    return node("div", *pictures, more, cls="strip")
+    return node("div", *pictures, more, cls="strip", tabindex="0", role="group", aria_label="The pictures")
 
 
 def draw_download(state: models.Download) -> Node | None:

@@ -38,7 +38,12 @@ TABS = ("make", "watch", "try")
 ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing leaves it: pictures, captions and
 results stay in its folders, and models are downloaded only when you ask for one."""
 LOGIN = "After five wrong passwords, wait a minute before the next."
-OPENED = "() => { window.pageIsOpen = true; }"  # until then the address is what was asked for, and must stay
+# Until the page is open the address is what was asked for, and must stay.
+OPENED = f"""() => {{
+  window.pageIsOpen = true;
+  const language = navigator.language.slice(0, 2).toLowerCase();
+  document.documentElement.lang = {list(words.LANGUAGES)}.includes(language) ? language : '{words.ENGLISH}';
+}}"""
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
 # Gradio forgets no page that was opened, at half a MiB each, unless told; the open ones are the latest it heard of.
 SESSIONS = 200

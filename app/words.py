@@ -61,7 +61,9 @@ def laid_out(demo: gr.Blocks) -> Iterator[tuple[Any, str, str]]:
 def choices(demo: gr.Blocks) -> set[str]:
     """The words of menus, which Gradio translates unmarked; not names like adamw or euler_a."""
     menus = (getattr(block, "choices", None) or [] for block in demo.blocks.values())
-    return {str(label) for menu in menus for label, value in menu if label != value or str(label)[:1].isupper()}
+    return {
+        str(label) for menu in menus for label, value in menu if label != value or str(label)[:1].isupper()
+    }
 
 
 def translated(demo: gr.Blocks) -> gr.I18n:

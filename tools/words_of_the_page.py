@@ -1,4 +1,4 @@
-"""What the page says, and what of it each language lacks: `python tools/words.py [LANGUAGE]`.
+"""What the page says, and what of it each language lacks: `python tools/words_of_the_page.py [LANGUAGE]`.
 
 Prints {English: ""} of every sentence that languages/LANGUAGE.json has not, ready to be filled in; with `--take FILE`
 takes such a file over, drops what the page no longer says, and writes the catalogue in the page's order.
@@ -30,7 +30,10 @@ def composed() -> list[str]:
     found = []
     for path in sorted((ROOT / "app").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "say":
+            if (
+                isinstance(call, ast.Call)
+                and getattr(call.func, "id", getattr(call.func, "attr", "")) == "say"
+            ):
                 found += [
                     part.value
                     for part in ast.walk(call.args[0])
