@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components.api_component import Api
 from gradio.context import LocalContext
 
 FOLDER = Path(__file__).parent / "languages"
@@ -51,6 +52,8 @@ def catalogue(language: str) -> dict[str, str]:
 def laid_out(demo: gr.Blocks) -> Iterator[tuple[Any, str, str]]:
     """(component, attribute, text) of all that the page itself says."""
     for block in demo.blocks.values():
+        if isinstance(block, Api):  # a script's argument, which nobody sees
+            continue
         names = [*PARTS, "value"] if isinstance(block, WRITTEN) else PARTS
         for name in names:
             text = getattr(block, name, None)

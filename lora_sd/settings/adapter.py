@@ -77,7 +77,7 @@ class LoraSettings(Section):
     )
     ranks: Ranks = setting(
         {},
-        'Ranks by layer-name pattern, over the preset: {"unet.mid_block.*" = 32}; 0 leaves a layer out.',
+        'Ranks by layer-name pattern, for some of the chosen layers: {"unet.mid_block.*" = 32}; 0 leaves a layer out.',
         label="Ranks by pattern",
     )
     alphas: Alphas = setting(

@@ -33,7 +33,7 @@ class NoiseSettings(Section):
     )
     offset_adaptive: float = setting(
         0.0,
-        "Noise offset that grows with how dark, bright or coloured a picture is as a whole; 0 is off.",
+        "Noise offset that follows how dark, bright or coloured a picture is as a whole; 0 is off.",
         label="Adaptive noise offset",
         ge=-1,
         le=1,
@@ -47,7 +47,7 @@ class NoiseSettings(Section):
     )
     pyramid_discount: float = setting(
         0.3,
-        "How strong each level of pyramid noise is beside the one before.",
+        "How strong each level of pyramid noise is compared with the one before.",
         label="Pyramid noise discount",
         gt=0,
         le=1,
@@ -135,7 +135,7 @@ class LossSettings(Section):
     )
     huber_schedule: Literal["snr", "exponential", "constant"] = setting(
         "snr",
-        "How the Huber threshold falls from 1 to that as noise grows: by signal-to-noise ratio, exponentially, or not at all.",
+        "How the Huber threshold falls from 1 to the set value as noise grows: by signal-to-noise ratio, exponentially, or not at all.",
         label="Huber schedule",
     )
     huber_scale: float = setting(

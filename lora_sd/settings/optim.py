@@ -129,7 +129,7 @@ class OptimSettings(Section):
     )
     max_grad_norm: float = setting(
         1.0,
-        "Updates larger than this are shortened to it; 0 turns that off.",
+        "Gradients longer than this are shortened to it; 0 turns that off.",
         label="Gradient clipping",
         ge=0,
     )

@@ -80,7 +80,7 @@ class DataSettings(Section):
     )
     enlarge: bool = setting(
         True,
-        "Enlarge pictures that are smaller than the training size; off, they train at their own size down to the smallest side.",
+        "Enlarge pictures that are smaller than the training size; off, they train at their own size down to the shortest side.",
         label="Enlarge small pictures",
     )
     bucket_step: int | None = setting(
@@ -117,14 +117,14 @@ class DataSettings(Section):
     )
     crops: int = setting(
         1,
-        "How many parts of a picture that is longer than its training size are shown in turn; 1 is the middle only.",
+        "How many parts of a picture that is longer in shape than its training size are shown in turn; 1 is the middle only.",
         label="Crops",
         ge=1,
         le=64,
     )
     regularisation: str = setting(
         "",
-        "A folder of pictures of what your subject is one of, so that the base model does not forget it; as many are shown as of yours.",
+        "A folder of pictures of the kind of thing that your subject is, so that the base model does not forget it; as many are shown as of yours.",
         label="Regularisation pictures",
     )
     regularisation_caption: str = setting(
@@ -201,7 +201,7 @@ class CaptionSettings(Section):
     )
     wildcards: bool = setting(
         False,
-        "Read {red|blue} in a caption as one of these words, another each time; {{ and }} are plain braces then.",
+        "Read {red|blue} in a caption as one of these words, drawn anew each time; {{ and }} are plain braces then.",
         label="Choices in captions",
     )
     weights: bool = setting(

@@ -23,7 +23,7 @@ class MachineSettings(Section):
     )
     cuda_graph: bool = setting(
         True,
-        "Record the training step once and replay it, which is several times faster; for NVIDIA cards.",
+        "Record the training step once and replay it, so that the card does not wait for Python; for NVIDIA cards.",
         label="Recorded steps",
     )
 
@@ -73,7 +73,7 @@ class PreviewSettings(Section):
     )
     prompts: list[str] = setting(
         [],
-        "What the preview pictures show, one prompt each; your first captions if you give none.",
+        "What the preview pictures show, one prompt each; some of your captions if you give none.",
         label="Preview prompts",
     )
     negative: str = setting("", "What the preview pictures should not show.", label="Negative prompt")
