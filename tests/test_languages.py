@@ -10,7 +10,7 @@ from app import words
 from app.words import LANGUAGES, catalogue, preferred, say
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-NAMES = re.compile(r"\{\w[^{}]*\}")
+NAMES = re.compile(r"\{[a-z][^{}]*\}")
 
 
 @pytest.fixture(scope="module")
