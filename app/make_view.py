@@ -91,6 +91,8 @@ def draw_pictures(project: Project) -> Node:
 
 def count(project: Project, found: list[Path]) -> str:
     pictures = "1 picture" if len(found) == 1 else f"{len(found)} pictures"
+    if off := list(project.repeats().values()).count(0):
+        pictures += f", {off} of them turned off"
     captioned = project.captioned()
     if not captioned:
         return f"{pictures} · no captions: the trigger word will stand for all of them"

@@ -235,9 +235,7 @@ def _own_repeats(
         if counted
     ]
     if missing := [shown(pattern) for pattern, count in fitting.items() if not count]:
-        notes.append(
-            f"No picture is called {listed(missing)}, which data.repeats names; check the spelling."
-        )
+        notes.append(f"No picture is called {listed(missing)}, which data.repeats names; check the spelling.")
     return found, notes
 
 
@@ -287,9 +285,7 @@ def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: s
     return f"{told}{more}{remedy}"
 
 
-def _captions(
-    files: list[Path], pictures: Iterable[Path], lines: bool
-) -> tuple[dict[Path, str], list[str]]:
+def _captions(files: list[Path], pictures: Iterable[Path], lines: bool) -> tuple[dict[Path, str], list[str]]:
     """Captions from files beside the pictures, else from a metadata.jsonl; and notes on encodings that were guessed."""
     listing: dict[Path, list[Path]] = {}
     for path in files:

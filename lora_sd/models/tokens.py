@@ -30,7 +30,10 @@ def _starter() -> Tokenizer:
 def _clip() -> Tokenizer:
     """The tokenizer of every Stable Diffusion model: their vocabulary is the same, only the padding differs."""
     pairs = models.BPE.from_file(
-        str(CLIP / "vocab.json"), str(CLIP / "merges.txt"), end_of_word_suffix="</w>", unk_token="<|endoftext|>"
+        str(CLIP / "vocab.json"),
+        str(CLIP / "merges.txt"),
+        end_of_word_suffix="</w>",
+        unk_token="<|endoftext|>",
     )
     tokenizer = Tokenizer(pairs)
     tokenizer.normalizer = normalizers.Sequence(
