@@ -120,8 +120,8 @@ def frequency(captions: list[str]) -> list[tuple[str, int]]:
     """Tags and in how many captions they stand, the most frequent first."""
     counts: dict[str, list[str]] = {}
     for text in captions:
-        tags = {tag.casefold(): tag for line in text.split("\n") for tag in _tags(line)}
-        for key, tag in tags.items():
+        tags = [tag for line in text.split("\n") for tag in _tags(line)]
+        for key, tag in {tag.casefold(): tag for tag in reversed(tags)}.items():
             counts.setdefault(key, []).append(tag)
     found = [(spelled[0], len(spelled)) for spelled in counts.values()]
     return sorted(found, key=lambda pair: (-pair[1], pair[0].casefold()))

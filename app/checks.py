@@ -81,7 +81,9 @@ def _unreadable(cards: list[Card]) -> Finding | None:
     names = [card.name for card in cards if card.size is None or (card.seen and card.seen.problem)]
     if not names:
         return None
-    text = say("1 can't be read") if len(names) == 1 else say("{n} can't be read", n=len(names))
+    text = (
+        say("1 picture can't be read") if len(names) == 1 else say("{n} pictures can't be read", n=len(names))
+    )
     return Finding("unreadable", "bad", text, names, _off(names))
 
 
@@ -90,9 +92,9 @@ def _same(cards: list[Card]) -> Finding | None:
     if not second:
         return None
     text = (
-        say("1 is nearly the same as another")
+        say("1 picture is nearly the same as another")
         if len(second) == 1
-        else say("{n} are nearly the same as another", n=len(second))
+        else say("{n} pictures are nearly the same as another", n=len(second))
     )
     names = [card.name for card in cards if card.name in second or card.name in second.values()]
     act = {"act": "off", "names": list(second), "label": say("Leave out the second ones")}
@@ -102,7 +104,9 @@ def _same(cards: list[Card]) -> Finding | None:
 def _small(cards: list[Card]) -> Finding | None:
     names = [card.name for card in cards if _is_small(card)]
     text = (
-        say("1 is small, so enlarged") if len(names) == 1 else say("{n} are small, so enlarged", n=len(names))
+        say("1 picture is small, so enlarged and softer")
+        if len(names) == 1
+        else say("{n} pictures are small, so enlarged and softer", n=len(names))
     )
     return Finding("small", "warn", text, names) if names else None
 
@@ -110,16 +114,20 @@ def _small(cards: list[Card]) -> Finding | None:
 def _cropped(cards: list[Card]) -> Finding | None:
     names = [card.name for card in cards if _is_cropped(card)]
     text = (
-        say("1 is so long that a quarter or more is cropped away")
+        say("1 picture is so long that a quarter or more is cropped away")
         if len(names) == 1
-        else say("{n} are so long that a quarter or more is cropped away", n=len(names))
+        else say("{n} pictures are so long that a quarter or more is cropped away", n=len(names))
     )
     return Finding("cropped", "warn", text, names) if names else None
 
 
 def _blurred(cards: list[Card]) -> Finding | None:
     names = [card.name for card in cards if _is_blurred(card)]
-    text = say("1 is perhaps blurred") if len(names) == 1 else say("{n} are perhaps blurred", n=len(names))
+    text = (
+        say("1 picture is perhaps blurred")
+        if len(names) == 1
+        else say("{n} pictures are perhaps blurred", n=len(names))
+    )
     return Finding("blurred", "hint", text, names) if names else None
 
 
@@ -131,9 +139,9 @@ def _without_caption(cards: list[Card], trigger: str) -> Finding | None:
         text = say("{n} without a caption, and there is no trigger word to stand in", n=len(names))
         return Finding("uncaptioned", "bad", text, names)
     text = (
-        say("1 without a caption: the trigger word stands in")
+        say("1 picture has no caption: the trigger word stands in")
         if len(names) == 1
-        else say("{n} without a caption: the trigger word stands in", n=len(names))
+        else say("{n} pictures have no caption: the trigger word stands in", n=len(names))
     )
     return Finding("uncaptioned", "hint", text, names)
 

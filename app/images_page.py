@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from lora_sd.settings.pictures import MOST_REPEATS
+
 from . import batch, captions, history, images_view, seen, view
 from .batch import Edit
 from .history import Change, Left
@@ -15,7 +17,6 @@ from .project import FIRST, USUAL, Project, names, open_project
 from .words import say
 
 AT_ONCE = 16  # pictures that are looked at in one go
-MOST_REPEATS = 999
 Asked = Mapping[str, Any]
 
 

@@ -1,5 +1,6 @@
 """What the Make page shows of a project, its plan and a download."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -114,15 +115,22 @@ def draw_strip(project: Project, found: list[Path]) -> Node:
     """The first pictures, small."""
     shown = found[:MOST_THUMBNAILS]
     with ThreadPoolExecutor(4) as pool:
-        small = list(pool.map(lambda path: thumbnail(path, project.thumbs), shown))
+        small = list(pool.map(lambda path: _thumbnail(path, project), shown))
     pictures = [
         node("img", src=view.url(thumb), alt=path.name, title=path.name, loading="lazy")
         for thumb, path in zip(small, shown, strict=True)
+        if thumb
     ]
     more = (
         node("span", f"and {len(found) - len(shown)} more", cls="more") if len(found) > len(shown) else None
     )
     return node("div", *pictures, more, cls="strip")
+
+
+def _thumbnail(path: Path, project: Project) -> Path | None:
+    """None of a picture that was damaged since it came; Images tells which."""
+    with contextlib.suppress(ValueError, OSError):
+        return thumbnail(path, project.thumbs)
 
 
 def draw_download(state: models.Download) -> Node | None:

@@ -308,6 +308,7 @@ function open(wanted) {
 // -- the whole --------------------------------------------------------------------------------------------------------
 
 function build() {
+  const wide = matchMedia('(min-width: 901px)').matches; // on a phone pictures come first
   buildEditor();
   live = h('p', { class: 'live', role: 'status' });
   parts.filters = h('div', { class: 'filters', role: 'group' }, ['all', 'warnings', 'uncaptioned', 'off'].map((kind) =>
@@ -328,9 +329,9 @@ function build() {
     h('div', { class: 'toolbar' }, parts.filters, parts.search, h('div', { class: 'buttons' }, parts.crop, parts.edit, parts.undo, parts.redo)),
     parts.editor, live, parts.notice,
     h('div', { class: 'columns' },
-      h('div', { class: 'main' }, parts.shown, parts.empty, parts.grid, h('p', { class: 'quiet keys' }, say('keys'))),
-      h('aside', {}, h('section', { class: 'card' }, h('h3', {}, say('check')), parts.progress, parts.findings),
-        h('section', { class: 'card' }, h('h3', {}, say('words')), parts.tags))));
+      h('div', {}, parts.shown, parts.empty, parts.grid, h('p', { class: 'quiet keys' }, say('keys'))),
+      h('aside', {}, h('details', { class: 'card', open: wide }, h('summary', {}, say('check')), parts.progress, parts.findings),
+        h('details', { class: 'card', open: wide }, h('summary', {}, say('words')), parts.tags))));
 }
 
 function draw() {
@@ -352,8 +353,8 @@ function draw() {
   const marks = { bad: '✕', warn: '⚠', hint: '?', good: '✓' };
   parts.findings.replaceChildren(...data.findings.map((found) => h('li', { class: found.level }, h('span', { class: 'mark', 'aria-hidden': 'true' }, marks[found.level]),
     h('span', { class: 'text' }, found.text),
-    found.names.length ? button(say('show'), () => { parts.search.value = query = ''; choose({ kind: 'names', names: found.names, label: found.text }); }, { 'aria-label': `${say('show')}: ${found.text}` }) : '',
-    found.act ? button(found.act.label, () => (found.act.act === 'preview' ? parts.suggest(found.act.edit, found.act.names) : act(found.act.act, { names: found.act.names })), { 'aria-label': `${found.act.label}: ${found.text}` }) : '')));
+    h('div', { class: 'row', hidden: !found.names.length }, found.names.length ? button(say('show'), () => { parts.search.value = query = ''; choose({ kind: 'names', names: found.names, label: found.text }); }, { 'aria-label': `${say('show')}: ${found.text}` }) : '',
+    found.act ? button(found.act.label, () => (found.act.act === 'preview' ? parts.suggest(found.act.edit, found.act.names) : act(found.act.act, { names: found.act.names })), { 'aria-label': `${found.act.label}: ${found.text}` }) : ''))));
   if (data.pictures.length && !data.findings.some((found) => found.level !== 'good') && !data.unseen.length) {
     parts.findings.prepend(h('li', { class: 'good' }, h('span', { class: 'mark', 'aria-hidden': 'true' }, marks.good), h('span', { class: 'text' }, say('nothing_found'))));
   }

@@ -76,9 +76,9 @@ def find_examples(
     repeats, notes = _repeats(root, pictures)
     own, said = _own_repeats(root, pictures, own_repeats)
     repeats, notes = {path: times * own[path] for path, times in repeats.items()}, notes + said
-    named, pictures = len(pictures), [path for path in pictures if repeats[path]]
-    if not pictures:
-        raise ValueError(_nothing(root, files, named))
+    counting = [path for path in pictures if repeats[path]]
+    if not counting:
+        raise ValueError(_nothing(root, files, left_out=bool(pictures)))
 
     sizes, skipped = _checked(pictures, memory)
     if (skipped and on_bad_image == "stop") or not sizes:
@@ -239,9 +239,9 @@ def _own_repeats(
     return found, notes
 
 
-def _nothing(root: Path, files: list[Path], named: int) -> str:
-    if named:
-        return f"All {named} pictures of {root} are left out, by data.repeats or a folder named 0_; let some count."
+def _nothing(root: Path, files: list[Path], left_out: bool) -> str:
+    if left_out:
+        return f"Every picture of {root} is left out, by data.repeats or a folder named 0_; let some count."
     if not files:
         return f"The folder {root} is empty; put your pictures in it."
     return f"The folder {root} has no pictures, only {listed([shown(path.name) for path in files])}; PNG, JPEG and WebP are read."
