@@ -1,6 +1,7 @@
 """What the grid of the Images page shows: everything of a project's pictures as one value for static/images.js."""
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 from lora_sd import config as cfg
@@ -19,13 +20,9 @@ from .words import say
 
 def draw(project: Project) -> dict[str, Any]:
     """Pictures, findings, tags, and what can be undone; `unseen` are pictures that were not looked at yet."""
-    problem = ""
     paths = project.pictures()
     names = [project.name_of(path) for path in paths]
-    try:
-        texts = captions.read(project, paths)
-    except ValueError as error:  # of a caption file
-        texts, problem = {}, str(error)
+    texts, problem = _captions(project, paths)
     facts, trigger = _plan(project)
     memory, uses = seen.memory(project), project.uses()
     looked = {path: Seen(*memory[path]) for path in paths if path in memory}
@@ -68,6 +65,18 @@ def draw(project: Project) -> dict[str, Any]:
         "unseen": unseen,
         **can_undo(project),
     }
+
+
+def _captions(project: Project, paths: list[Path]) -> tuple[dict[Path, str], str]:
+    """Those that can be read, and what is wrong with the first file that can't be."""
+    try:
+        return captions.read(project, paths), ""
+    except ValueError as error:
+        texts: dict[Path, str] = {}
+        for path in paths:
+            with contextlib.suppress(ValueError):
+                texts |= captions.read(project, [path])
+        return texts, str(error)
 
 
 def _plan(project: Project) -> tuple[Sheet | None, str]:

@@ -80,9 +80,9 @@ def find_examples(
     if not counting:
         raise ValueError(_nothing(root, files, left_out=bool(pictures)))
 
-    sizes, skipped = _checked(pictures, memory)
+    sizes, skipped = _checked(counting, memory)
     if (skipped and on_bad_image == "stop") or not sizes:
-        raise ValueError(_damaged(skipped, len(pictures), on_bad_image))
+        raise ValueError(_damaged(skipped, len(counting), on_bad_image))
 
     texts, said = (
         ({p: cap.from_name(p) for p in sizes}, [])
