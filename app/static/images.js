@@ -133,18 +133,21 @@ function makeCard(name) {
       const { caption, mark } = answer.theirs;
       more.append(h('p', { role: 'alert' }, say('theirs')), h('blockquote', {}, caption || say('empty')),
         button(say('use_mine'), () => card.save(mark)),
-        button(say('use_theirs'), () => { keep(caption, mark); text.value = caption; more.replaceChildren(); node.classList.remove('failed'); calm(''); changed(); }));
+        button(say('use_theirs'), () => { take(caption, mark); more.replaceChildren(); node.classList.remove('failed'); changed(); }));
     } else {
       if (text.value === sent && document.activeElement !== text) text.value = answer.caption;
-      keep(text.value === sent ? sent : answer.caption, answer.mark);
-      if (text.value === answer.caption) card.saved = answer.caption;
+      card.saved = text.value === answer.caption ? answer.caption : sent; // what was typed meanwhile is still to be saved
+      card.mark = answer.mark;
       calm(say('saved'), 'saved');
+      asked++; // an answer that is on its way knows the old caption
       changed();
     }
   }
-  function keep(caption, mark) {
+  function take(caption, mark) {
+    set(text, 'value', caption);
     card.saved = caption;
     card.mark = mark;
+    calm('');
   }
   card.fill = (told) => {
     card.told = told;
@@ -152,7 +155,6 @@ function makeCard(name) {
     const problem = !told.size || told.warnings.some(([level]) => level === 'bad');
     set(unread, 'textContent', !told.src && problem ? say('unread') : '');
     if (told.size) inner.style.aspectRatio = `${told.size[0]} / ${told.size[1]}`;
-    inner.style.setProperty('--ratio', told.size ? told.size[0] / told.size[1] : 1);
     if (told.crop) ['left', 'top', 'width', 'height'].forEach((side, i) => { crop.style[side] = `${told.crop[i]}%`; });
     crop.hidden = !told.crop;
     set(facts, 'textContent', told.size ? `${told.size.join(' × ')}${told.bucket ? ` → ${told.bucket.join(' × ')}` : ''}` : '');
@@ -162,11 +164,9 @@ function makeCard(name) {
     if (document.activeElement !== times) set(times, 'value', String(told.times));
     text.placeholder = data.trigger ? say('trigger_stands_in', { trigger: data.trigger }) : say('no_caption');
     if (!card.dirty() && !node.classList.contains('failed')) {
-      if (document.activeElement !== text || told.caption !== card.saved.trim()) set(text, 'value', told.caption);
-      keep(text.value, told.mark);
-      if (!status.classList.contains('saved') || card.savedAs !== told.caption) calm('');
-      card.savedAs = told.caption;
-      if (told.caption) status.textContent = [status.classList.contains('saved') ? say('saved') : '', say('tokens', { n: told.tokens })].filter(Boolean).join(' · ');
+      if (told.mark !== card.mark) take(told.caption, told.mark);
+      const saved = status.classList.contains('saved') ? say('saved') : '';
+      status.textContent = [saved, told.caption ? say('tokens', { n: told.tokens }) : ''].filter(Boolean).join(' · ');
     }
   };
   text.addEventListener('input', () => { if (card.dirty() && !node.classList.contains('failed')) calm(say('unsaved')); });

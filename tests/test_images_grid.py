@@ -204,4 +204,4 @@ def test_a_broken_caption_file_is_told_and_the_pictures_are_shown(project):
     (project.images / "c.json").write_text("{")
     told = shown_now(project)
     assert "c.json is not valid JSON" in told["problem"]
-    assert [card["caption"] for card in told["pictures"]][0] == "mycat, sofa"
+    assert told["pictures"][0]["caption"] == "mycat, sofa"
