@@ -107,7 +107,9 @@ def redo(project: Project) -> Left:
 
 def _apply(project: Project, changes: Iterable[Change]) -> tuple[list[Change], list[str]]:
     """What could be changed, and the names of what could not."""
-    pictures = {project.name_of(path): path for path in project.pictures()}
+    changes = list(changes)
+    names = {change.name for change in changes}
+    pictures = {name: path for path in project.pictures() if (name := project.name_of(path)) in names}
     texts = captions.read(project, list(pictures.values()))
     uses = project.uses()
     made: list[Change] = []

@@ -253,7 +253,7 @@ def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL, reduced: Image | 
         picture = reduced or small(path, size)
         picture.thumbnail((size, size))
         with written(target, durable=False) as file:
-            picture.save(file, "WEBP", quality=85)
+            picture.save(file, "WEBP", quality=85, method=0)  # half the time of the usual
     return target
 
 

@@ -44,8 +44,9 @@ def figures(home: str) -> dict[str, float]:
     from playwright.sync_api import sync_playwright
 
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-    from app.main import free_port
     from ui import answers
+
+    from app.main import free_port
 
     make_set(Path(home) / "projects" / "many" / "images")
     port = free_port("127.0.0.1", 0)

@@ -63,9 +63,16 @@ async function lookAtAll() {
   if (unseen.length || of !== project) refresh();
 }
 
-function changed() { // Make follows, and so do findings, words and buttons here
+function changed() { // findings, words and buttons follow
+  edited = true;
   clearTimeout(changing);
-  changing = setTimeout(() => { trigger('edited'); refresh(); }, 300);
+  changing = setTimeout(refresh, 300);
+}
+
+let edited = false;
+function tellMake() { // it follows when this page is left
+  if (edited) trigger('edited');
+  edited = false;
 }
 
 function tell(text, failed = false) {
@@ -77,8 +84,8 @@ async function act(name, more) {
   const answer = await ask(name, more);
   if (!answer.ok) tell(answer.why, true);
   else tell(answer.left?.length ? say('kept', { names: answer.left.join(', ') }) : '');
+  edited = true;
   clearTimeout(changing);
-  trigger('edited');
   await refresh();
   return answer.ok;
 }
@@ -380,6 +387,10 @@ const onScreen = () => root.isConnected && root.offsetParent !== null;
 begin();
 watch('value', begin);
 let wasSeen = false;
-new IntersectionObserver(([entry]) => { if (entry.isIntersecting && !wasSeen && project) refresh(); wasSeen = entry.isIntersecting; }).observe(element);
+new IntersectionObserver(([entry]) => {
+  if (entry.isIntersecting && !wasSeen && project) refresh();
+  wasSeen = entry.isIntersecting;
+  if (!onScreen()) tellMake();
+}).observe(element);
 window.addEventListener('focus', () => { if (onScreen() && project && !looking) refresh(); });
 window.addEventListener('beforeunload', (event) => { if ([...cards.values()].some((card) => card.dirty())) event.preventDefault(); });
