@@ -11,6 +11,7 @@ from lora_sd.data import buckets, folder, images
 from lora_sd.data.buckets import Rules, Size
 from lora_sd.files import changed
 from lora_sd.length import Epoch
+from lora_sd.settings import DataSettings
 
 
 class Length(NamedTuple):
@@ -28,7 +29,7 @@ def length_of(
     `side` is the resolution in pixels. Which pictures are held out, and which serve for regularisation, training draws;
     their shapes are taken to be like those of the others.
     """
-    counts = folder.repeats_of(root, pictures)
+    counts = folder.repeats_of(root, pictures, config.data.repeats)
     for more in config.data.folders:
         with contextlib.suppress(ValueError):  # it is told when training starts
             counts |= {path: n * more.repeats for path, n in folder.pictures_of(more.path).items()}
@@ -39,10 +40,7 @@ def length_of(
     held_out = length.held_out(len(sizes), share)
     learnt = list(sizes)[: len(sizes) - held_out]
     data, optim = config.data, config.optim
-    rules = Rules(
-        data.bucket_step, data.bucket_min, data.bucket_max, shapes=data.buckets, enlarge=data.enlarge
-    )
-    fits = buckets.fits([sizes[path] for path in learnt], side, bucket_step, rules)
+    fits = buckets.fits([sizes[path] for path in learnt], side, bucket_step, rules_of(data))
     prior = bool(data.regularisation or data.regularisation_draw)
     times = [counts[path] * (1 + prior) for path in learnt]
     shown = sum(counts[path] for path in learnt)
@@ -56,6 +54,12 @@ def length_of(
     )
     about = "about " if held_out or prior else ""
     return Length(length.total(optim, epoch), about + length.sentence(optim, epoch))
+
+
+def rules_of(data: DataSettings) -> Rules:
+    return Rules(
+        data.bucket_step, data.bucket_min, data.bucket_max, shapes=data.buckets, enlarge=data.enlarge
+    )
 
 
 @lru_cache(maxsize=20_000)

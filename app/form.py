@@ -20,8 +20,9 @@ ELSEWHERE = {
     "model.base",
     "data.images",
     "data.trigger",
+    "data.repeats",
     "output.name",
-}  # have a place of their own on Make
+}  # have a place of their own on Make or Images
 AUTOMATIC = "automatic"
 NUMBER = re.compile(r"-?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e-?\d{1,3})?", re.ASCII | re.IGNORECASE)
 

@@ -29,7 +29,9 @@ OPEN = (
 )
 OPEN_BELOW = ("/assets/", "/static/", "/svelte/")
 # What the page needs; answered after the login. Whatever is in neither is answered to nobody.
-API = "info app_id theme.css upload upload_progress queue/join queue/data cancel reset".split()
+API = (
+    "info app_id theme.css upload upload_progress queue/join queue/data cancel reset component_server".split()
+)
 PAGE = ("/config", "/logout", *(f"/gradio_api/{name}" for name in API))
 PAGE_BELOW = ("/gradio_api/run/", "/gradio_api/heartbeat/", "/gradio_api/file=")
 ELSEWHERE = "/gradio_api/file=http"  # would have this computer fetch another's files

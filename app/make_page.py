@@ -168,6 +168,11 @@ def _follow(page: Page, values: Mapping[str, Any], show: Any) -> Updates:
     return show(page, facts)
 
 
+def recounted(page: Page, values: Mapping[str, Any]) -> Updates:
+    """The project's pictures have changed on Images."""
+    return replan(page, values) | {page.pictures: make_view.draw_pictures(open_project(values["project"]))}
+
+
 def reset(page: Page, values: Mapping[str, Any]) -> Updates:
     """Everything of Advanced back to automatic."""
     return replan(page, {**values, **form.show(values["automatic"])})

@@ -1,5 +1,6 @@
 """What the Make page shows of a project, its plan and a download."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def draw_pictures(project: Project) -> Node:
 
 def count(project: Project, found: list[Path]) -> str:
     pictures = "1 picture" if len(found) == 1 else f"{len(found)} pictures"
+    if off := list(project.repeats().values()).count(0):
+        pictures += f", {off} of them turned off"
     captioned = project.captioned()
     if not captioned:
         return f"{pictures} · no captions: the trigger word will stand for all of them"
@@ -112,15 +115,22 @@ def draw_strip(project: Project, found: list[Path]) -> Node:
     """The first pictures, small."""
     shown = found[:MOST_THUMBNAILS]
     with ThreadPoolExecutor(4) as pool:
-        small = list(pool.map(lambda path: thumbnail(path, project.thumbs), shown))
+        small = list(pool.map(lambda path: _thumbnail(path, project), shown))
     pictures = [
         node("img", src=view.url(thumb), alt=path.name, title=path.name, loading="lazy")
         for thumb, path in zip(small, shown, strict=True)
+        if thumb
     ]
     more = (
         node("span", f"and {len(found) - len(shown)} more", cls="more") if len(found) > len(shown) else None
     )
     return node("div", *pictures, more, cls="strip", tabindex="0", role="group", aria_label="The pictures")
+
+
+def _thumbnail(path: Path, project: Project) -> Path | None:
+    """None of a picture that was damaged since it came; Images tells which."""
+    with contextlib.suppress(ValueError, OSError):
+        return thumbnail(path, project.thumbs)
 
 
 def draw_download(state: models.Download) -> Node | None:

@@ -1,4 +1,4 @@
-"""The whole page: status bar, Make, Watch, Try it; what leads from one to another; launch."""
+"""The whole page: status bar, Make, Images, Watch, Try it; what leads from one to another; launch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from lora_sd.models import find
 from . import (
     api,
     bar,
+    images_page,
     line,
     loras,
     make_page,
@@ -34,7 +35,7 @@ from .theme import theme
 from .view import node
 
 TITLE = "LoRA SD"
-TABS = ("make", "watch", "try")
+TABS = ("make", "images", "watch", "try")
 ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing leaves it: pictures, captions and
 results stay in its folders, and models are downloaded only when you ask for one."""
 LOGIN = "After five wrong passwords, wait a minute before the next."
@@ -54,6 +55,7 @@ class Pages(NamedTuple):
     tabs: gr.Tabs
     status: gr.HTML
     make: make_page.Page
+    images: images_page.Page
     watch: watch_page.Page
     attempt: try_page.Page
     news: gr.HTML
@@ -81,7 +83,8 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     models.refresh()
     latest = names()
     lora = loras.newest(asked["run"]) if "run" in asked else None
-    updates = make_page.opened(pages.make, open_project(latest[0] if latest else None))
+    project = open_project(latest[0] if latest else None)
+    updates = make_page.opened(pages.make, project) | images_page.shown(pages.images, project.name)
     updates |= try_page.offered(pages.attempt, lora)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
     updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
@@ -184,6 +187,8 @@ def build(*, remote: bool = False) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Make", id="make"):
                 make = make_page.build(remote=remote)
+            with gr.Tab("Images", id="images"):
+                images = images_page.build()
             with gr.Tab("Watch", id="watch"):
                 watching = watch_page.build()
             with gr.Tab("Try it", id="try"):
@@ -193,23 +198,51 @@ def build(*, remote: bool = False) -> gr.Blocks:
             gr.Markdown(credits(), elem_id="credits")
         make_page.wire(make)
         try_page.wire(attempt)
-        wire(demo, Pages(tabs, status, make, watching, attempt, news.component(), gr.Timer(1)))
+        wire(
+            demo,
+            Pages(
+                tabs=tabs,
+                status=status,
+                make=make,
+                images=images,
+                watch=watching,
+                attempt=attempt,
+                news=news.component(),
+                clock=gr.Timer(1),
+            ),
+        )
         api.build()
     view.tell_errors_as_text(demo)
     return demo
 
 
 def wire(demo: gr.Blocks, pages: Pages) -> None:
-    make, watching = pages.make, pages.watch
+    make, images, watching = pages.make, pages.images, pages.watch
 
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
 
-    opening = demo.load(open_page, None, [*make.outputs(), *pages.destinations()], **PRIVATE)
+    opening = demo.load(
+        open_page, None, [*make.outputs(), *images.outputs(), *pages.destinations()], **PRIVATE
+    )
     opening.then(None, js=OPENED, **PRIVATE)
     for tab in pages.tabs.children:
         tab.select(None, js=KEEP_IN_ADDRESS.format(name="tab", value=f"'{tab.id}'"), **PRIVATE)
     watching.run.change(None, watching.run, js=KEEP_IN_ADDRESS.format(name="run", value="value"), **PRIVATE)
+
+    make.project.change(
+        lambda name: images_page.shown(images, name), make.project, images.outputs(), **PRIVATE
+    )
+    images.project.input(
+        lambda name: make_page.opened(make, open_project(name)), images.project, make.outputs(), **PRIVATE
+    )
+    images.grid.edited(
+        lambda **values: make_page.recounted(make, values),
+        None,
+        make.outputs(),
+        inputs_kwargs=make.inputs(),
+        **PRIVATE,
+    )
 
     started = [make.obstacle, pages.tabs, watching.run]
     make.start.click(

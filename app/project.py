@@ -1,17 +1,21 @@
 """A project is a folder: `images/` with the copies of a person's pictures, and `project.json` with what they chose.
 
-projects/mycat/   images/   project.json: {"choices": {"trigger": …, "changes": {"lora.rank": 32}}, "skipped": [[name, reason]]}
+projects/mycat/   images/   project.json: {"choices": {"trigger": …, "changes": {"lora.rank": 32}}, "skipped": [[name, reason]],
+                            "pictures": {"a.png": {"on": false, "times": 3}}}   what is not as usual of single pictures
+                  history.jsonl, seen.json: app/history.py, app/seen.py
 """
 
 import json
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lora_sd import config as cfg
 from lora_sd import run
+from lora_sd.data.captions import SUFFIXES
 from lora_sd.data.folder import STARTER_SETS, natural
 from lora_sd.files import write_text
 
@@ -21,6 +25,8 @@ from .uploads import Added, Skipped
 FIRST = "my-lora"  # the project of someone who has none yet
 EXAMPLE = "example"
 PRESET = Path(__file__).parent.parent / "presets" / "starter_quick.toml"  # what suits the example set
+USUAL = {"on": True, "times": 1}  # of a picture: whether it is used, and how often it counts in an epoch
+_writing = threading.RLock()
 SHOWN = ("validate.images", "preview.prompts", "preview.guidance", "preview.seed")
 
 
@@ -55,11 +61,49 @@ class Project:
         found = (path for path in self.images.rglob("*") if path.suffix.lower() in uploads.PICTURES)
         return sorted(found, key=lambda path: natural(path.relative_to(self.images).as_posix()))
 
+    def name_of(self, picture: Path) -> str:
+        return picture.relative_to(self.images).as_posix()
+
+    def used(self) -> list[Path]:
+        """The pictures that are trained on."""
+        off = {name for name, times in self.repeats().items() if not times}
+        return [path for path in self.pictures() if self.name_of(path) not in off] if off else self.pictures()
+
+    def uses(self) -> dict[str, dict[str, Any]]:
+        """What is not as USUAL, by the name of the picture: all of it."""
+        told = self._read().get("pictures")
+        sound = (
+            {name: use for name, use in told.items() if isinstance(use, dict)}
+            if isinstance(told, dict)
+            else {}
+        )
+        return {
+            name: {
+                what: use[what] if type(use.get(what)) is type(usual) else usual
+                for what, usual in USUAL.items()
+            }
+            for name, use in sound.items()
+        }
+
+    def use(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Change that of some pictures: `{"a.png": {"on": False}}`."""
+        with _writing:
+            uses = self.uses()
+            for name, change in changes.items():
+                uses[name] = {**USUAL, **uses.get(name, {}), **change}
+            if changes:
+                self._write(pictures={name: use for name, use in uses.items() if use != USUAL})
+
+    def repeats(self) -> dict[str, int]:
+        """What data.repeats is to be; 0 of a picture that is off."""
+        there = set(map(self.name_of, self.pictures()))
+        return {name: use["times"] if use["on"] else 0 for name, use in self.uses().items() if name in there}
+
     def captioned(self) -> int:
         """How many pictures have a caption file."""
         names = {os.path.join(where, name) for where, _, names in os.walk(self.images) for name in names}
-        stems = (os.path.splitext(picture)[0] for picture in self.pictures())
-        return sum(f"{stem}.txt" in names or f"{stem}.caption" in names for stem in stems)
+        stems = ((os.path.splitext(picture)[0], str(picture)) for picture in self.pictures())
+        return sum(any(stem + suffix in names for stem in both for suffix in SUFFIXES) for both in stems)
 
     def add(self, paths: Iterable[Path]) -> Added:
         added = uploads.add(paths, self.images)
@@ -72,7 +116,7 @@ class Project:
         for path in self.images.rglob("*"):
             if path.is_file():
                 path.unlink()
-        self._write(skipped=[])
+        self._write(skipped=[], pictures={})
 
     def choices(self) -> Choices:
         told = self._read().get("choices")
@@ -107,8 +151,11 @@ class Project:
         return values
 
     def _write(self, **values: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "project.json", json.dumps({**self._read(), **values}, ensure_ascii=False))
+        with _writing:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(
+                self.folder / "project.json", json.dumps({**self._read(), **values}, ensure_ascii=False)
+            )
 
 
 def open_project(name: str | None) -> Project:

@@ -7,11 +7,14 @@ from typing import Any
 
 from lora_sd import hardware, rates
 from lora_sd.config import TrainConfig
+from lora_sd.data import buckets
+from lora_sd.data.buckets import Fit, Size
 from lora_sd.settings import LENGTHS
 
 from . import epoch, form, models, plan, reach
 from .plan import Base, Machine
 from .project import Choices, Project
+from .words import say
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Sheet:
     choices: Choices
     base: Base
     machine: Machine
-    pictures: list[Path]
+    pictures: list[Path]  # that are used
 
     @property
     def num_pictures(self) -> int:
@@ -50,7 +53,7 @@ class Sheet:
     def lines(self) -> list[plan.Line]:
         settings, choices, length, notes = self.settings, self.choices, None, []
         with contextlib.suppress(ValueError):  # settings that are wrong are the obstacle
-            config = form.config(settings)
+            config = form.config({**settings, "data.repeats": self.project.repeats()})
             notes = rates.notes(config.optim, config.lora, starter=self.base.starter)
             length = self.length(config)
         told = plan.lines(
@@ -63,8 +66,19 @@ class Sheet:
         side = plan.side_of(self.base, self.settings)
         if not side or not self.num_pictures:
             return None
-        step = plan.BUCKET_STEPS.get(self.base.family or "", 64)
-        return epoch.length_of(config, self.pictures, self.project.images, side=side, bucket_step=step)
+        return epoch.length_of(
+            config, self.pictures, self.project.images, side=side, bucket_step=self.bucket_step
+        )
+
+    @property
+    def bucket_step(self) -> int:
+        return plan.BUCKET_STEPS.get(self.base.family or "", 64)
+
+    def fits(self, sizes: list[Size]) -> list[Fit]:
+        """How pictures of these sizes are cropped; none where the resolution is not known. Raises ValueError for settings that are wrong."""
+        side = plan.side_of(self.base, self.settings)
+        rules = epoch.rules_of(form.config(self.settings).data)
+        return buckets.fits(sizes, side, self.bucket_step, rules) if side else []
 
     def config(self) -> TrainConfig:
         """The settings of the run. Raises ValueError with one sentence."""
@@ -72,6 +86,7 @@ class Sheet:
             "model.base": self.base.source,
             "data.images": str(self.project.images),
             "data.trigger": self.trigger.strip(),
+            "data.repeats": self.project.repeats(),
             "output.name": self.project.name,
         }
         config = form.config({**self.settings, **named})
@@ -80,8 +95,10 @@ class Sheet:
 
     def obstacle(self) -> str:
         """Why training can't start, or nothing."""
+        if not self.num_pictures and self.project.pictures():
+            return say("Every picture is turned off; turn some on at Images.")
         if not self.num_pictures:
-            return "No usable pictures yet: drop some above, or use the example set."
+            return say("No usable pictures yet: drop some above, or use the example set.")
         try:
             self.config()
         except ValueError as error:
@@ -98,4 +115,4 @@ def fill(project: Project, choices: Choices) -> Sheet:
     """The page's facts. Raises ValueError for a base model that can't be taught."""
     here = machine()
     source = choices.base or plan.propose(models.bases(), here)[0]
-    return Sheet(project, choices, models.base(source), here, project.pictures())
+    return Sheet(project, choices, models.base(source), here, project.used())

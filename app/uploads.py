@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from PIL.Image import Image
+
 from lora_sd import run
 from lora_sd.data import captions
 from lora_sd.data.folder import SUFFIXES as PICTURES
 from lora_sd.data.folder import natural
-from lora_sd.data.images import check, rgb
+from lora_sd.data.images import check, small
 from lora_sd.files import written
 from lora_sd.paths import shown, typed
 
@@ -243,15 +245,19 @@ def local_folder(text: str) -> Path:
     return folder
 
 
-def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL) -> Path:
-    """A small re-encoded copy in `folder`, made once for each version of the file."""
-    facts = path.stat()
-    key = hashlib.sha1(f"{path}|{facts.st_mtime_ns}|{facts.st_size}|{size}".encode()).hexdigest()[:20]
-    target = folder / f"{key}.webp"
+def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL, reduced: Image | None = None) -> Path:
+    """A small re-encoded copy in `folder`, made once for each version of the file; of `reduced`, where that is there already."""
+    target = thumbnail_path(path, folder, size)
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        small = rgb(path)
-        small.thumbnail((size, size))
+        picture = reduced or small(path, size)
+        picture.thumbnail((size, size))
         with written(target, durable=False) as file:
-            small.save(file, "WEBP", quality=85)
+            picture.save(file, "WEBP", quality=85, method=0)  # half the time of the usual
     return target
+
+
+def thumbnail_path(path: Path, folder: Path, size: int = THUMBNAIL) -> Path:
+    facts = path.stat()
+    key = hashlib.sha1(f"{path}|{facts.st_mtime_ns}|{facts.st_size}|{size}".encode()).hexdigest()[:20]
+    return folder / f"{key}.webp"

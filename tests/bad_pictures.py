@@ -218,6 +218,11 @@ def a_folder_without_pictures(folder):
     find_examples(write(folder / "notes.pdf", "hello").parent)
 
 
+@bad("data.repeats", "is left out")
+def a_folder_whose_pictures_are_all_left_out(folder):
+    find_examples(write(folder / "cat.png", png()).parent, trigger="cat", own_repeats={"*": 0})
+
+
 @bad("folder of pictures", "no path has")
 def a_folder_with_NUL_in_its_name(folder):
     find_examples("cats\0")

@@ -218,6 +218,26 @@ def a_negative_rank_by_a_pattern(folder):
     toml(folder, '[lora.ranks]\n"unet.*" = -1')
 
 
+@bad("data.repeats", "must be 0 to 999")
+def repeats_of_a_picture_of_a_thousand(folder):
+    toml(folder, '[data.repeats]\n"cat.png" = 1000')
+
+
+@bad("data.repeats", "must be 0 to 999")
+def repeats_of_a_picture_below_0(folder):
+    flags.parse(["--data.repeats", "cat.png=-1"], cfg.TrainConfig())
+
+
+@bad("data.repeats", "the limit is 1,000")
+def repeats_of_two_thousand_pictures(folder):
+    cfg.parse({"data": {"repeats": {f"{number}.png": 0 for number in range(2000)}}})
+
+
+@bad("data.repeats", "at most 300 letters")
+def repeats_of_a_name_of_a_thousand_letters(folder):
+    cfg.parse({"data": {"repeats": {"a" * 1000: 0}}})
+
+
 @bad("lora.ranks", "at most 200 letters")
 def a_pattern_of_a_thousand_stars(folder):
     toml(folder, f'[lora.ranks]\n"{"*a" * 500}" = 4')

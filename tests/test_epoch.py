@@ -37,6 +37,7 @@ def counted(config, root):
         {"optim.epochs": 3},
         {"optim.images_seen": 500, "optim.batch_size": 4, "optim.accumulation": 3},
         {"optim.epochs": 2, "optim.batch_size": 4, "data.buckets": False},
+        {"optim.epochs": 2, "optim.batch_size": 2, "data.repeats": {"0.jpg": 0, "5.jpg": 4, "3_often/*": 2}},
         {"optim.steps": 77, "optim.batch_size": 3, "data.folders": 2},
         {"optim.epochs": 2, "optim.batch_size": 4, "data.regularisation": "more"},
     ],

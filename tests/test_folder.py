@@ -61,6 +61,28 @@ def test_nested_and_numbered_folders_count_as_named(tmp_path: Path):
     ]
 
 
+def test_single_pictures_count_as_often_as_their_name_or_pattern_says(tmp_path: Path):
+    for name in ("a.png", "b [1].png", "face 1.png", "face 2.png", "5_cat/c.png", "0_later/d.png"):
+        picture(tmp_path / name, "x")
+    own = {"face*": 3, "face 2.png": 0, "b [1].png": 2, "5_cat/*": 2, "gone.png": 0}
+    found = find_examples(tmp_path, own_repeats=own)
+    counts = {e.path.name: e.repeats for e in found.examples}
+    assert counts == {"a.png": 1, "b [1].png": 2, "face 1.png": 3, "c.png": 10}
+    assert folder.repeats_of(tmp_path, [e.path for e in found.examples], own) == {
+        e.path: e.repeats for e in found.examples
+    }
+    assert found.notes[2:] == [
+        "1 picture is left out, as data.repeats says.",
+        "No picture is called gone.png, which data.repeats names; check the spelling.",
+    ]
+
+
+def test_a_damaged_picture_that_is_left_out_stops_nothing(tmp_path: Path):
+    picture(tmp_path / "a.png", "x")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert [e.path.name for e in find_examples(tmp_path, own_repeats={"b.png": 0}).examples] == ["a.png"]
+
+
 def test_hidden_and_system_files_are_no_pictures(tmp_path: Path):
     picture(tmp_path / "a.png", "x")
     for name in ("._a.png", ".cache/b.png", "__MACOSX/c.png", "@eaDir/d.png"):
@@ -240,7 +262,7 @@ def test_only_bad_pictures_are_not_skipped_to_nothing(tmp_path: Path):
             r"has no pictures, only a\.txt; PNG, JPEG and WebP",
         ),
         (lambda path: path.touch(), "is a file; give the folder that your pictures are in"),
-        (lambda path: picture(path / "0_off" / "a.png"), "no pictures"),
+        (lambda path: picture(path / "0_off" / "a.png"), "Every picture of .* is left out"),
     ],
 )
 def test_a_folder_that_is_none_is_one_sentence(tmp_path: Path, make, said):

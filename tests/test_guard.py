@@ -62,7 +62,7 @@ def test_everything_of_the_page_needs_the_login(path):
     [
         "/gradio_api/vibe-code",
         "/gradio_api/proxy=https://a.hf.space",
-        "/gradio_api/component_server",
+        "/gradio_api/component_server/x",
         "/gradio_api/token",
         "/gradio_api/file=http://10.0.0.1/secret",
         "/gradio_api/file=HTTPS://10.0.0.1/secret",

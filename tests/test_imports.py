@@ -43,6 +43,8 @@ OURS = {
     "lora_sd.data.store": "files remembered",
     "lora_sd.data.variants": "data.captions",
     "lora_sd.data.images": "data.buckets paths",
+    "lora_sd.data.health": "",
+    "lora_sd.models.tokens": "models.find",
     "lora_sd.data.folder": "data.captions data.images data.buckets paths remembered data.variants",
     "lora_sd.models": "models errors paths files",
     "lora_sd.models.find": "models.header models.others models.safetensors_file paths files run",  # for the folder of our own models
@@ -63,8 +65,8 @@ OURS = {
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
-    "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
-    "models.find models.download lora.beside lora.inspection lora.metadata",
+    "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images data.health remembered "
+    "models.find models.tokens models.download lora.beside lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -80,7 +82,7 @@ OTHERS = {
 }
 TORCHLESS = (
     "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command "
-    "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
+    "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.data.health lora_sd.models.find lora_sd.models.tokens "
     "lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()
 

@@ -77,6 +77,12 @@ def test_every_setting_of_the_noise_and_the_loss_is_mathematics():
     assert of_both and of_both <= sameness.mathematics(cfg.TrainConfig()).keys()
 
 
+def test_repeats_of_single_pictures_are_told_as_a_change_of_these_pictures(stopped):
+    sentence = refused(stopped, changes={"data.repeats": {"0.png": 3, "1.png": 0, "2.png": 1}})
+    assert "1.png is gone; 0.png is counted, cropped or masked otherwise. Put that back" in sentence
+    assert resume(stopped, changes={"data.repeats": {"2.png": 1}}).exists()
+
+
 def test_an_edited_settings_file_is_a_change_too(stopped):
     text = (stopped / "config.toml").read_text()
     (stopped / "config.toml").write_text(text.replace("seed = 42\n", "seed = 43\n", 1))

@@ -83,8 +83,7 @@ def read(path: Path, *, lines: bool = False) -> tuple[str | None, str | None]:
     """
     text, guessed = decoded(path)
     if path.suffix.lower() != ".json":
-        one_by_one = filter(None, map(_one_line, text.splitlines()))
-        return "\n".join(one_by_one) if lines else _one_line(text), guessed
+        return tidy(text) if lines else _one_line(text), guessed
     try:
         return from_json(json.loads(text)), guessed
     except (ValueError, RecursionError) as error:
@@ -153,6 +152,11 @@ def read_metadata(path: Path) -> tuple[dict[str, str], str | None]:
 def name_of(path: Path) -> str:
     """A path as text in which accents are spelled one way: a zip may have spelled them another."""
     return unicodedata.normalize("NFC", path.as_posix())
+
+
+def tidy(text: str) -> str:
+    """Captions on lines of their own, as training reads them: no empty lines, and none of the signs that no one sees."""
+    return "\n".join(filter(None, map(_one_line, text.splitlines())))
 
 
 def _one_line(text: str) -> str:

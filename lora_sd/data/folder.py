@@ -1,13 +1,16 @@
 """A folder of pictures → examples: flat, nested, or with subfolders named `5_cat`, whose pictures count five times.
 
+Single pictures count otherwise by their path below the folder, or a pattern of it: `{"blurry.png": 0, "face*": 3}`.
+
 Nothing in the folder is ever written. `starter:streamline` and `starter:fluent`, each with `/heldout`, are the sets that are shipped.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,6 +27,7 @@ SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .avif .heic .heif .jxl .psd".split()
 )
 SIGNATURE = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*|....ftypavif", re.DOTALL)
+NONE: Mapping[str, int] = {}
 REPEATS = re.compile(r"(\d{1,3})_.")  # 2024_holiday is a year
 
 
@@ -59,6 +63,7 @@ def find_examples(
     captions: Literal["files", "filename"] = "files",
     lines: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
+    own_repeats: Mapping[str, int] = NONE,
     memory: Path | None = None,
 ) -> Found:
     """Every picture of the folder, checked, with its caption; ValueError says what is wrong and what to do.
@@ -69,13 +74,15 @@ def find_examples(
     files = sorted(_files(root), key=lambda path: natural(path.relative_to(root).as_posix()))
     pictures = [path for path in files if _is_picture(path)]
     repeats, notes = _repeats(root, pictures)
-    pictures = [path for path in pictures if repeats[path]]
-    if not pictures:
-        raise ValueError(_nothing(root, files))
+    own, said = _own_repeats(root, pictures, own_repeats)
+    repeats, notes = {path: times * own[path] for path, times in repeats.items()}, notes + said
+    counting = [path for path in pictures if repeats[path]]
+    if not counting:
+        raise ValueError(_nothing(root, files, left_out=bool(pictures)))
 
-    sizes, skipped = _checked(pictures, memory)
+    sizes, skipped = _checked(counting, memory)
     if (skipped and on_bad_image == "stop") or not sizes:
-        raise ValueError(_damaged(skipped, len(pictures), on_bad_image))
+        raise ValueError(_damaged(skipped, len(counting), on_bad_image))
 
     texts, said = (
         ({p: cap.from_name(p) for p in sizes}, [])
@@ -96,9 +103,15 @@ def pictures_of(folder: str | Path) -> dict[Path, int]:
     return repeats_of(root, [path for path in _files(root) if _is_picture(path)])
 
 
-def repeats_of(root: Path, pictures: list[Path]) -> dict[Path, int]:
-    """How often each of the pictures below `root` counts: as the nearest folder above it that is named N_ says."""
-    return _repeats(root, pictures)[0]
+def repeats_of(root: Path, pictures: list[Path], own: Mapping[str, int] = NONE) -> dict[Path, int]:
+    """How often each of the pictures below `root` counts: as the nearest folder named N_ says, times its own repeats."""
+    times = _own_repeats(root, pictures, own)[0]
+    return {path: count * times[path] for path, count in _repeats(root, pictures)[0].items()}
+
+
+def captions_of(root: Path, pictures: list[Path]) -> dict[Path, str]:
+    """The caption of each picture below `root` that has one, as training finds it; several are on lines of their own."""
+    return _captions(list(_files(root)), pictures, lines=True)[0]
 
 
 def names(examples: Sequence[Example]) -> list[str]:
@@ -205,7 +218,30 @@ def _repeats(root: Path, pictures: list[Path]) -> tuple[dict[Path, int], list[st
     return found, notes
 
 
-def _nothing(root: Path, files: list[Path]) -> str:
+def _own_repeats(
+    root: Path, pictures: list[Path], own: Mapping[str, int]
+) -> tuple[dict[Path, int], list[str]]:
+    """How often each picture counts by its name: as the last name or pattern says that fits; 1 where none does."""
+    found, fitting = dict.fromkeys(pictures, 1), dict.fromkeys(own, 0)
+    names = {path: cap.name_of(path.relative_to(root)) for path in pictures} if own else {}
+    for path, name in names.items():
+        for pattern, times in own.items():
+            if name == pattern or fnmatchcase(name, pattern):  # a name may hold what is a pattern's sign
+                found[path] = times
+                fitting[pattern] += 1
+    notes = [
+        f"{counted} {'picture is' if counted == 1 else 'pictures are'} left out, as data.repeats says."
+        for counted in [list(found.values()).count(0)]
+        if counted
+    ]
+    if missing := [shown(pattern) for pattern, count in fitting.items() if not count]:
+        notes.append(f"No picture is called {listed(missing)}, which data.repeats names; check the spelling.")
+    return found, notes
+
+
+def _nothing(root: Path, files: list[Path], left_out: bool) -> str:
+    if left_out:
+        return f"Every picture of {root} is left out, by data.repeats or a folder named 0_; let some count."
     if not files:
         return f"The folder {root} is empty; put your pictures in it."
     return f"The folder {root} has no pictures, only {listed([shown(path.name) for path in files])}; PNG, JPEG and WebP are read."
@@ -249,9 +285,7 @@ def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: s
     return f"{told}{more}{remedy}"
 
 
-def _captions(
-    files: list[Path], pictures: dict[Path, Size], lines: bool
-) -> tuple[dict[Path, str], list[str]]:
+def _captions(files: list[Path], pictures: Iterable[Path], lines: bool) -> tuple[dict[Path, str], list[str]]:
     """Captions from files beside the pictures, else from a metadata.jsonl; and notes on encodings that were guessed."""
     listing: dict[Path, list[Path]] = {}
     for path in files:

@@ -5,7 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ValidationInfo, model_validator
 
+from ..paths import shown
 from .setting import Section, setting
+
+MOST_REPEATS = 999  # of a picture in an epoch
+MOST_NAMES = 1000  # a settings file has to hold them
+LONGEST_NAME = 300
 
 
 class Folder(Section):
@@ -45,6 +50,19 @@ def _to_draw(count: int, info: ValidationInfo) -> int:
     return count
 
 
+def _repeats(repeats: dict[str, int]) -> dict[str, int]:
+    for name, times in repeats.items():
+        if not 0 <= times <= MOST_REPEATS:
+            raise ValueError(f"the repeats of {shown(name)!r} must be 0 to {MOST_REPEATS}")
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"a name or pattern must have at most {LONGEST_NAME} letters")
+    if len(repeats) > MOST_NAMES:
+        raise ValueError(
+            f"it has {len(repeats):,} names, and the limit is {MOST_NAMES:,}; use a pattern, or a subfolder named 0_off"
+        )
+    return repeats
+
+
 class DataSettings(Section):
     """The pictures"""
 
@@ -53,6 +71,11 @@ class DataSettings(Section):
         "The folder of pictures, flat or nested; a subfolder named 5_cat counts each of its pictures five times.",
         label="Pictures",
         basic=True,
+    )
+    repeats: Annotated[dict[str, int], AfterValidator(_repeats)] = setting(
+        {},
+        "How often pictures of this folder count, by their path in it or a pattern like face*: 0 leaves them out; the last that fits decides.",
+        label="Repeats of single pictures",
     )
     folders: list[Folder] = setting(
         [],

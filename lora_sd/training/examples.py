@@ -1,6 +1,6 @@
 """Which pictures a run looks at, how often, and how their captions are worded: from settings to examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from .. import length
 from ..data import masks
-from ..data.folder import Example, find_examples
+from ..data.folder import NONE, Example, find_examples
 from ..data.variants import Wording
 from ..paths import shown
 from ..settings import CaptionSettings, DataSettings, Folder, ValidateSettings
@@ -27,14 +27,14 @@ def find(
     memory: Path | None = None,
 ) -> tuple[list[Example], list[Example]]:
     """The pictures to train on and those to hold out; in the file `memory` it is remembered which are good."""
-    folders = [*([Folder(path=data.images, masks=data.masks)] if data.images else []), *data.folders]
-    if not folders:
+    if not data.images and not data.folders:
         raise ValueError("data.images is not set; give the folder of pictures to learn from.")
 
-    def look(folder: Folder) -> list[Example]:
-        return _find_in(folder, data, captions, on_note, memory)
+    def look(folder: Folder, repeats: Mapping[str, int] = NONE) -> list[Example]:
+        return _find_in(folder, data, captions, on_note, repeats, memory)
 
-    found = [example for folder in folders for example in look(folder)]
+    found = look(Folder(path=data.images, masks=data.masks), data.repeats) if data.images else []
+    found += [example for folder in data.folders for example in look(folder)]
     if held_out.images:
         train_on, apart = found, look(Folder(path=held_out.images))
     else:
@@ -69,7 +69,12 @@ def doubts(examples: list[Example]) -> list[str]:
 
 
 def _find_in(
-    folder: Folder, data: DataSettings, captions: CaptionSettings, on_note: OnNote, memory: Path | None
+    folder: Folder,
+    data: DataSettings,
+    captions: CaptionSettings,
+    on_note: OnNote,
+    repeats: Mapping[str, int],
+    memory: Path | None,
 ) -> list[Example]:
     trigger = data.trigger if folder.trigger is None else folder.trigger
     found = find_examples(
@@ -78,6 +83,7 @@ def _find_in(
         captions=data.captions,
         lines=captions.lines,
         on_bad_image=data.on_bad_image,
+        own_repeats=repeats,
         memory=memory,
     )
     for path, why in found.skipped:

@@ -14,7 +14,7 @@ from .prepare import Dataset
 NAME = "began.json"
 # Settings that change no number, or only through the pictures and the model, which are compared themselves.
 NEUTRAL = (
-    "version model.base data.images data.masks data.regularisation data.on_bad_image lora.start optim.steps optim.epochs optim.images_seen machine.device machine.memory machine.cuda_graph "
+    "version model.base data.images data.masks data.repeats data.regularisation data.on_bad_image lora.start optim.steps optim.epochs optim.images_seen machine.device machine.memory machine.cuda_graph "
     "output. save. preview. validate."
 ).split()
 NEUTRAL_OF_FOLDER = ("path", "masks", "repeats", "weight")  # the pictures and how they count are compared

@@ -1,0 +1,143 @@
+"""Figures of the Images page in a browser, with 200 pictures: `python benchmarks/ui_images.py` prints JSON.
+
+Needs playwright and a Chromium. The pictures are photographs' size and noise, so their files are large, too.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+NUM_PICTURES = 200
+SIDES = ((1600, 1200), (1200, 1600), (1400, 1400))
+SAVES = 10
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def make_set(images: Path, count: int = NUM_PICTURES) -> None:
+    """Pictures with soft areas and edges, each with a caption."""
+    images.mkdir(parents=True)
+    for number in range(count):
+        rng, size = np.random.default_rng(number), SIDES[number % len(SIDES)]
+        soft = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        spots = Image.fromarray(rng.integers(0, 256, (60, 60), np.uint8)).resize(
+            size, Image.Resampling.NEAREST
+        )
+        Image.composite(soft, spots.convert("RGB"), spots).save(images / f"{number:03}.jpg", quality=90)
+        words = ", ".join(f"word {n}" for n in rng.integers(0, 40, 8))
+        (images / f"{number:03}.txt").write_text(f"mycat, {words}")
+
+
+def figures(home: str) -> dict[str, float]:
+    """Seconds and bytes as a person's browser has them; the first look at the pictures is apart from every later one."""
+    from playwright.sync_api import sync_playwright
+
+    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+    from ui import answers
+
+    from app.main import free_port
+
+    make_set(Path(home) / "projects" / "many" / "images")
+    port = free_port("127.0.0.1", 0)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "app.main", "--no-browser", "--port", str(port)],
+        cwd=ROOT,
+        env={**os.environ, "LORA_SD_HOME": home},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not answers(port):
+            time.sleep(0.1)
+        with sync_playwright() as playwright:
+            found = next(filter(None, map(shutil.which, CHROMIUM)))
+            browser = playwright.chromium.launch(
+                executable_path=found, args=["--no-sandbox", "--disable-gpu"]
+            )
+            return look(browser.new_page(viewport={"width": 1280, "height": 900}), port)
+    finally:
+        program.terminate()
+        program.wait()
+
+
+def look(page, port: int) -> dict[str, float]:
+    values: list[int] = []  # bytes of what the grid was told
+
+    def weigh(request) -> None:
+        if "component_server" in request.url:
+            values.append(len(request.response().body()))
+
+    cards, pictures = (
+        "document.querySelectorAll('.image-card').length",
+        "document.querySelectorAll('.image-card img[src]').length",
+    )
+    page.goto(f"http://127.0.0.1:{port}/?tab=images")
+    page.wait_for_function(f"{cards} == {NUM_PICTURES}")
+    started = time.perf_counter()
+    page.wait_for_function(
+        f"{pictures} == {NUM_PICTURES} && !document.querySelector('.progress').textContent", timeout=120_000
+    )
+    checked = time.perf_counter() - started
+
+    page.goto(f"http://127.0.0.1:{port}/")  # as every later time: from Make to Images
+    page.wait_for_function("window.pageIsOpen")
+    page.on("requestfinished", weigh)
+    page.get_by_role("tab", name="Images").wait_for()
+    shown = page.evaluate(
+        """async (count) => {
+            const started = performance.now();
+            [...document.querySelectorAll('[role=tab]')].find((tab) => tab.textContent.trim() === 'Images').click();
+            while (document.querySelectorAll('.image-card img[src]').length < count) await new Promise(requestAnimationFrame);
+            await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+            return performance.now() - started;
+        }""",
+        NUM_PICTURES,
+    )
+    saves = [
+        page.evaluate(
+            """async (at) => {
+                const card = document.querySelectorAll('.image-card')[at], text = card.querySelector('textarea');
+                text.focus();
+                text.value += ' again';
+                const started = performance.now();
+                text.blur();
+                while (!card.querySelector('.status.saved')) await new Promise((done) => setTimeout(done, 1));
+                return performance.now() - started;
+            }""",
+            at,
+        )
+        for at in range(SAVES)
+    ]
+    page.wait_for_timeout(1500)
+    html = page.request.get(f"http://127.0.0.1:{port}/").body()
+    config = page.request.get(f"http://127.0.0.1:{port}/config").body()
+    return {
+        "pictures": NUM_PICTURES,
+        "first_look_s": checked,
+        "grid_ms": shown,
+        "caption_save_ms": statistics.median(saves),
+        "slowest_save_ms": max(saves),
+        "html_bytes": len(html),
+        "config_bytes": len(config),
+        "grid_value_bytes": max(values),
+        "nodes_of_the_grid": page.evaluate("document.querySelectorAll('.images-root *').length"),
+    }
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        print(json.dumps({name: round(value, 1) for name, value in figures(home).items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
