@@ -122,7 +122,8 @@ def done(pages: Pages, click: Mapping[str, str]) -> Updates:
         case "resume":
             return taught(pages, folder)
         case "accept":
-            return taught(pages, folder, "--accept-changes")
+            more = run.read_state(folder).extend  # refused with the changes, so still to be done
+            return taught(pages, folder, *(["--extend", more] if more else []), "--accept-changes")
         case "extend":
             return taught(pages, folder, "--extend", line.steps(str(click.get("steps", ""))))
         case "stop" | "pause" | "preview" | "save" as asked:
