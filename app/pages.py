@@ -12,6 +12,7 @@ from lora_sd.models import find
 
 from . import (
     bar,
+    guide,
     line,
     loras,
     make_page,
@@ -38,6 +39,7 @@ ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing l
 results stay in its folders, and models are downloaded only when you ask for one."""
 LOGIN = "After five wrong passwords, wait a minute before the next."
 OPENED = "() => { window.pageIsOpen = true; }"  # until then the address is what was asked for, and must stay
+TOUR = "() => { window.startTour(); }"
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
 # Gradio forgets no page that was opened, at half a MiB each, unless told; the open ones are the latest it heard of.
 SESSIONS = 200
@@ -51,6 +53,7 @@ class Pages(NamedTuple):
     watch: watch_page.Page
     attempt: try_page.Page
     news: gr.HTML
+    guide: gr.HTML
     clock: gr.Timer
 
     def destinations(self) -> list[gr.components.Component]:
@@ -78,6 +81,7 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     updates = make_page.opened(pages.make, open_project(latest[0] if latest else None))
     updates |= try_page.offered(pages.attempt, lora)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
+    updates[pages.guide] = guide.tour()
     updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
     return updates
 
@@ -185,10 +189,13 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 attempt = try_page.build(remote=remote)
         with gr.Accordion("About", open=False, elem_id="about", elem_classes="fold"):
             gr.Markdown(ABOUT)
+            again = gr.Button("Show the tour again", size="sm", elem_id="tour-again")
             gr.Markdown(credits(), elem_id="credits")
         make_page.wire(make)
         try_page.wire(attempt)
-        wire(demo, Pages(tabs, status, make, watching, attempt, news.component(), gr.Timer(1)))
+        again.click(lambda: gr.Tabs(selected="make"), None, tabs, js=TOUR, queue=False, **PRIVATE)
+        unseen = news.component(), guide.component()
+        wire(demo, Pages(tabs, status, make, watching, attempt, *unseen, gr.Timer(1)))
     view.tell_errors_as_text(demo)
     return demo
 
@@ -199,7 +206,7 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
 
-    opening = demo.load(open_page, None, [*make.outputs(), *pages.destinations()], **PRIVATE)
+    opening = demo.load(open_page, None, [*make.outputs(), *pages.destinations(), pages.guide], **PRIVATE)
     opening.then(None, js=OPENED, **PRIVATE)
     for tab in pages.tabs.children:
         tab.select(None, js=KEEP_IN_ADDRESS.format(name="tab", value=f"'{tab.id}'"), **PRIVATE)

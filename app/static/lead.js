@@ -1,0 +1,42 @@
+// "Change" leads to what decides a line of the plan: data-lead has its controls, the first one most. Settings are in
+// Advanced, which is opened for them; the first control gets the focus, and all of them are marked for a while.
+const ids = { base: 'base', kind: 'kind', quality: 'quality', files: 'files', trigger: 'trigger' };
+const idOf = (name) => ids[name] ?? `set-${name.replaceAll('.', '-')}`;
+const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+
+function unfold(id) {
+  const button = document.querySelector(`#${id} > button`);
+  const content = document.querySelector(`#${id} > [data-testid="accordion-content"]`);
+  if (button && content && getComputedStyle(content).display === 'none') button.click();
+}
+
+async function found(id) {
+  for (const until = Date.now() + 30_000; Date.now() < until;) {
+    const element = document.getElementById(id);
+    if (element?.offsetParent) return element;
+    await new Promise((ready) => setTimeout(ready, 50));
+  }
+}
+
+async function lead(names) {
+  const wanted = names.split(' ').map(idOf);
+  if (wanted[0].startsWith('set-')) {
+    unfold('advanced');
+    window.showAllSettings?.();
+  }
+  const first = await found(wanted[0]);
+  if (!first) return;
+  const field = first.querySelector('input:checked, input:not([type=radio]), textarea, select, button');
+  first.scrollIntoView({ block: 'center', behavior: calm ? 'auto' : 'smooth' });
+  field?.focus({ preventScroll: true });
+  for (const id of wanted) {
+    const element = document.getElementById(id);
+    element?.classList.add('led');
+    setTimeout(() => element?.classList.remove('led'), 4000);
+  }
+}
+
+document.addEventListener('click', (event) => {
+  const button = event.target.closest?.('[data-lead]');
+  if (button) lead(button.dataset.lead);
+});
