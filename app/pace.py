@@ -3,6 +3,7 @@
 pace.json: {run id: {"kind": {device, base, side, batch, targets, rung}, "seconds": of a step, "others": all else}}
 """
 
+import itertools
 import json
 import statistics
 import threading
@@ -103,7 +104,7 @@ def taken(told: list[events.Event]) -> Pace | None:
     seconds = [event.seconds for event in told if isinstance(event, events.Step) and event.seconds]
     if len(seconds) < ENOUGH_STEPS:
         return None
-    gaps = [after.t - before.t for before, after in zip(told, told[1:], strict=False)]
+    gaps = [after.t - before.t for before, after in itertools.pairwise(told)]
     spent = sum(gap for gap in gaps if 0 < gap < PAUSE)
     return Pace(statistics.median(seconds[FIRST_STEPS:]), max(0.0, spent - sum(seconds)))
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from lora_sd import config
 from lora_sd.footprint import Rung
 
-from .capacity import GB, SIDES, Base, Machine, Needed, memory, usable
+from .capacity import GB, SIDES, Base, Machine, memory, usable
 from .epoch import Length
 from .pace import Estimate
 from .story import duration
