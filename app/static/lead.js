@@ -1,5 +1,5 @@
 // "Change" leads to what decides a line of the plan: data-lead has its controls, the first one most. Settings are in
-// Advanced, which is opened for them; the first control gets the focus, and all of them are marked for a while.
+// Advanced, which is opened for them; the first control gets the focus, and all of them are marked until it goes elsewhere.
 const ids = { base: 'base', kind: 'kind', quality: 'quality', files: 'files', trigger: 'trigger' };
 const idOf = (name) => ids[name] ?? `set-${name.replaceAll('.', '-')}`;
 const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
@@ -29,12 +29,17 @@ async function lead(names) {
   const field = first.querySelector('input:checked, input:not([type=radio]), textarea, select, button');
   first.scrollIntoView({ block: 'center', behavior: calm ? 'auto' : 'smooth' });
   field?.focus({ preventScroll: true });
-  for (const id of wanted) {
-    const element = document.getElementById(id);
-    element?.classList.add('led');
-    setTimeout(() => element?.classList.remove('led'), 4000);
-  }
+  unmark();
+  for (const id of wanted) document.getElementById(id)?.setAttribute('data-led', '');
 }
+
+function unmark() {
+  document.querySelectorAll('[data-led]').forEach((element) => element.removeAttribute('data-led'));
+}
+
+document.addEventListener('focusin', (event) => {
+  if (!event.target.closest('[data-led]')) unmark();
+});
 
 document.addEventListener('click', (event) => {
   const button = event.target.closest?.('[data-lead]');
