@@ -89,7 +89,9 @@ def test_the_plan_tells_it_with_its_source(home):
     finished(0.5)
     project = open_project("cats")
     choices = Choices(base="starter", trigger="x")
-    kind = sheet.pace_of(sheet.fill(project, choices).base, sheet.machine(), sheet.fill(project, choices).settings)
+    kind = sheet.pace_of(
+        sheet.fill(project, choices).base, sheet.machine(), sheet.fill(project, choices).settings
+    )
     learned(kind)
     machine = plan.Machine("cpu", "Two cores", 16 * plan.GB)
     line = plan._time(machine, pace.estimate(kind, 100, on_processor=True))

@@ -52,7 +52,9 @@ def settings_shown(page) -> list[str]:
 
 
 def focused(page) -> str:
-    return page.evaluate("document.activeElement.closest('[id^=set-], #base, #quality, #files, #trigger')?.id")
+    return page.evaluate(
+        "document.activeElement.closest('[id^=set-], #base, #quality, #files, #trigger')?.id"
+    )
 
 
 def settings_file(page) -> str:
@@ -165,7 +167,11 @@ def test_by_keyboard_alone_from_the_plan_to_what_decides_it_and_to_a_run(make):
     expect(make.locator(".room")).to_have_attribute("aria-label", re.compile(r"2\.0 GB this training"))
     make.locator("#summary summary").press("Enter")
     expect(make.locator("#summary details")).to_contain_text("Other programs hold")
-    for what, control in {"Model": "base", "Length": "set-optim-steps", "Memory": "set-machine-memory"}.items():
+    for what, control in {
+        "Model": "base",
+        "Length": "set-optim-steps",
+        "Memory": "set-machine-memory",
+    }.items():
         make.get_by_role("button", name=f"Change: {what}").press("Enter")
         make.wait_for_function("(id) => document.activeElement.closest('#' + id)", arg=control)
         assert focused(make) == control
