@@ -144,7 +144,16 @@ def draw_change_of(name: str, value: Any, automatic: Any) -> Node:
         "li",
         node("b", title),
         node("span", f" {told} "),
-        view.button("↺", "reset", cls="back", name=name, title=back),
+        node(
+            "button",
+            "↺",
+            type="button",
+            cls="act back",
+            data_act="reset",
+            data_name=name,
+            aria_label=back,
+            title=back,
+        ),
         data_changed=name,
     )
 
