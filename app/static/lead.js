@@ -24,13 +24,20 @@ async function lead(names) {
     unfold('advanced');
     window.showAllSettings?.();
   }
-  const first = await found(wanted[0]);
-  if (!first) return;
-  const field = first.querySelector('input:checked, input:not([type=radio]), textarea, select, button');
-  first.scrollIntoView({ block: 'center', behavior: calm ? 'auto' : 'smooth' });
-  field?.focus({ preventScroll: true });
-  unmark();
-  for (const id of wanted) document.getElementById(id)?.setAttribute('data-led', '');
+  const from = document.activeElement;
+  for (let tries = 0; tries < 30; tries += 1) { // a control may be built twice while Advanced opens
+    const first = await found(wanted[0]);
+    const there = first?.contains(document.activeElement);
+    if (!first || !(there || [document.body, from].includes(document.activeElement))) return;
+    if (!there || !first.hasAttribute('data-led')) {
+      const field = first.querySelector('input:checked, input:not([type=radio]), textarea, select, button');
+      first.scrollIntoView({ block: 'center', behavior: calm ? 'auto' : 'smooth' });
+      field?.focus({ preventScroll: true });
+      unmark();
+      for (const id of wanted) document.getElementById(id)?.setAttribute('data-led', '');
+    }
+    await new Promise((ready) => setTimeout(ready, 100));
+  }
 }
 
 function unmark() {
