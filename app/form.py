@@ -5,6 +5,7 @@ import re
 import shlex
 import types
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import gradio as gr
@@ -12,6 +13,7 @@ import gradio as gr
 from lora_sd import config as cfg
 from lora_sd import flags
 from lora_sd.config import Setting, TrainConfig
+from lora_sd.kohya.table import DATASET, NETWORK, OPTIONS
 from lora_sd.paths import shown
 from lora_sd.settings import argument
 
@@ -40,6 +42,28 @@ def advanced() -> list[Setting]:
     return [setting for setting in cfg.settings() if setting.name not in ELSEWHERE]
 
 
+@cache
+def titles() -> dict[str, str]:
+    """Dotted name -> what a person reads above the control."""
+    return {setting.name: setting.field.title for setting in advanced()}
+
+
+@cache
+def other_names() -> dict[str, str]:
+    """Element id -> by what names else its setting may be looked for: the dotted one, and those of sd-scripts."""
+    theirs: dict[str, list[str]] = {name: [name] for name in titles()}
+    for name, option in {**DATASET, **NETWORK, **OPTIONS}.items():
+        for ours in option.ours:
+            if ours in theirs:
+                theirs[ours].append(name)
+    return {element_id(name): " ".join(names) for name, names in theirs.items()}
+
+
+def element_id(name: str) -> str:
+    """Where the control of a setting is on the page. `"lora.rank" -> "set-lora-rank"`."""
+    return "set-" + name.replace(".", "-")
+
+
 def build() -> dict[str, gr.components.Component]:
     """One control for each advanced setting, grouped as in the file, by dotted name."""
     components: dict[str, gr.components.Component] = {}
@@ -61,7 +85,7 @@ def component(setting: Setting) -> gr.components.Component:
         label=setting.field.title,
         info=setting.field.description,
         value=control.show(default(setting)),
-        elem_id="set-" + setting.name.replace(".", "-"),
+        elem_id=element_id(setting.name),
         interactive=True,
     )
 

@@ -16,7 +16,7 @@ from .sheet import Sheet
 from .view import node
 
 START = {False: "Start training", True: "Add to the queue"}  # whether another one trains
-QUALITIES = {"Quick": "Quick · a first look", "Balanced": "Balanced", "Best": "Best · longest"}
+QUALITIES = ["Quick", "Balanced", "Best"]
 
 
 class Page(NamedTuple):
@@ -33,10 +33,10 @@ class Page(NamedTuple):
     kind: gr.Radio
     quality: gr.Radio
     base: gr.Dropdown
-    why_base: gr.HTML
     summary: gr.HTML
     start: gr.Button
     obstacle: gr.HTML
+    search: gr.HTML
     changed: gr.HTML
     reset: gr.Button
     import_file: gr.UploadButton
@@ -80,7 +80,6 @@ def restated(page: Page, facts: Sheet) -> Updates:
     obstacle = facts.obstacle()
     updates: Updates = {
         page.summary: make_view.draw_summary(facts),
-        page.why_base: make_view.draw_why_base(facts),
         page.changed: make_view.draw_changed(facts),
         page.reset: gr.update(visible=bool(facts.choices.changes)),
         page.start: gr.update(interactive=facts.num_pictures > 0),
@@ -124,6 +123,7 @@ def opened(page: Page, project: Project) -> Updates:
         page.files: gr.update(value=None, interactive=True),
         page.folder: "",
         page.imported: None,
+        page.search: make_view.search_words(),
     } | replanned(page, facts)
 
 
@@ -140,6 +140,10 @@ def chosen(values: Mapping[str, Any]) -> tuple[Project, Choices]:
     automatic = values["automatic"] or {}
     settings = form.read({setting.name: values[setting.name] for setting in form.advanced()})
     changes = {name: value for name, value in settings.items() if value != automatic.get(name, value)}
+    if (
+        changes.get("optim.steps", 0) is None
+    ):  # an empty field is the proposal, or makes room for another length
+        del changes["optim.steps"]
     trigger = values["trigger"]
     untouched = project.choices().trigger is None and trigger == plan.suggest_trigger(project.name)
     return project, Choices(
@@ -176,6 +180,14 @@ def recounted(page: Page, values: Mapping[str, Any]) -> Updates:
 def reset(page: Page, values: Mapping[str, Any]) -> Updates:
     """Everything of Advanced back to automatic."""
     return replan(page, {**values, **form.show(values["automatic"])})
+
+
+def reset_one(page: Page, values: Mapping[str, Any], click: Mapping[str, str]) -> Updates:
+    """One setting of Advanced back to automatic."""
+    name = click.get("name", "")
+    if click.get("act") != "reset" or name not in form.titles() or name not in (values["automatic"] or {}):
+        return {}
+    return replan(page, {**values, **form.show({name: values["automatic"][name]})})
 
 
 def import_settings(page: Page, values: Mapping[str, Any]) -> Updates:
@@ -243,7 +255,7 @@ def create(values: Mapping[str, Any]) -> Path:
 def build(*, remote: bool = False) -> Page:
     """`remote`: the page is open to other computers, so it takes no paths of this one."""
     with gr.Row(elem_classes="make"):
-        with gr.Column(scale=3, min_width=320, elem_classes="card"):
+        with gr.Column(min_width=300, elem_classes="card"):
             gr.Markdown("### 1 · Your pictures")
             project = gr.Dropdown(
                 [FIRST],
@@ -277,35 +289,29 @@ def build(*, remote: bool = False) -> Page:
                     "No pictures at hand? Use the example set", size="sm", elem_id="use-example"
                 )
                 clear_button = gr.Button("Remove all", size="sm", visible=False, elem_id="clear")
-        with gr.Column(scale=2, min_width=320):
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### 2 · Trigger word")
-                trigger = gr.Textbox(
-                    label="Trigger word",
-                    elem_id="trigger",
-                    placeholder="none: the captions say it all",
-                    max_length=200,
-                    info="The word you will type to call this LoRA. One that means nothing yet is best.",
-                )
-                kind = gr.Radio(["Subject", "Style"], value="Subject", label="What is it?", elem_id="kind")
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### 3 · What will happen")
-                base = gr.Dropdown(
-                    [("Starter · small, built in", "starter")],
-                    value="starter",
-                    label="Base model",
-                    elem_id="base",
-                    allow_custom_value=not remote,
-                    info="Choose one found on this computer, or paste a path or Hugging Face name.",
-                )
-                why_base = view.component("why-base")
-                quality = gr.Radio(
-                    [(text, name) for name, text in QUALITIES.items()],
-                    value="Balanced",
-                    label="Quality",
-                    elem_id="quality",
-                )
-                summary = view.component("summary")
+        with gr.Column(min_width=280, elem_classes="card"):
+            gr.Markdown("### 2 · What it learns")
+            trigger = gr.Textbox(
+                label="Trigger word",
+                elem_id="trigger",
+                placeholder="none: the captions say it all",
+                max_length=200,
+                info="The word you will type to call this LoRA. One that means nothing yet is best.",
+            )
+            kind = gr.Radio(["Subject", "Style"], value="Subject", label="What is it?", elem_id="kind")
+            base = gr.Dropdown(
+                [("Starter · small, built in", "starter")],
+                value="starter",
+                label="Base model",
+                elem_id="base",
+                allow_custom_value=not remote,
+                info="Choose one found on this computer, or paste a path or Hugging Face name.",
+            )
+            quality = gr.Radio(QUALITIES, value="Balanced", label="Quality", elem_id="quality")
+        with gr.Column(min_width=300, elem_classes="card plan"):
+            gr.Markdown("### 3 · What will happen")
+            summary = view.component("summary")
+            with gr.Column(elem_classes="go"):
                 start_button = gr.Button(START[False], variant="primary", interactive=False, elem_id="start")
                 obstacle = view.component("obstacle")
     automatic = gr.State({})
@@ -324,6 +330,7 @@ def build(*, remote: bool = False) -> Page:
                 file_types=importing.SUFFIXES,
             )
         imported = view.component("imported")
+        search = make_view.search()
         settings = form.build()
     with gr.Accordion("Get another model", open=False, elem_id="get-model", elem_classes="fold"):
         gr.Markdown(
@@ -366,7 +373,7 @@ def build(*, remote: bool = False) -> Page:
     return Page(
         project=project, files=files, folder=folder, add_folder=add_folder_button, use_example=use_example,
         clear=clear_button, pictures=pictures, trigger=trigger, kind=kind, quality=quality, base=base,
-        why_base=why_base, summary=summary, start=start_button, obstacle=obstacle, changed=changed,
+        summary=summary, search=search, start=start_button, obstacle=obstacle, changed=changed,
         reset=reset_button, import_file=import_button, imported=imported, settings=settings, automatic=automatic, command=command, python=python, toml=toml,
         offer=offer, download=download, cancel_download=cancel_download, download_state=download_state,
     )  # fmt: skip
@@ -385,6 +392,11 @@ def wire(page: Page) -> None:
         **at_once,
     )
     page.reset.click(lambda **values: reset(page, values), **at_once)
+
+    def back(event: gr.EventData, **values: Any) -> Any:
+        return reset_one(page, values, event._data) or gr.skip()
+
+    page.changed.click(back, **at_once)
     page.project.input(lambda name: opened(page, open_project(name)), page.project, **quiet)
 
     waiting = {**quiet, "show_progress": "full", "show_progress_on": [page.pictures]}

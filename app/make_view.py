@@ -5,72 +5,212 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lora_sd.kohya.notes import HEADINGS
+import gradio as gr
+
+from lora_sd.kohya.notes import Kind
 
 from . import form, models, plan, view
+from .capacity import GB, Machine, Needed
 from .importing import Found
 from .project import Project
 from .sheet import Sheet
 from .uploads import Skipped, thumbnail
-from .view import Node, node
+from .view import STATIC, Node, node
+from .words import say
 
 MOST_THUMBNAILS = 48
-SKIPPED = "These can't be used and are left out; training goes on without them:"
 
 
 def draw_summary(facts: Sheet) -> Node:
-    rows = [
-        node(
-            "div",
-            node("dt", line.what),
-            node("dd", node("b", line.value), node("span", line.why, cls="why")),
-            cls="warning" if line.warning else None,
-        )
-        for line in facts.lines()
+    """The plan: each line with its reason, and the way to what decides it."""
+    return node("dl", *(draw_line(line, facts) for line in facts.lines()), cls="summary")
+
+
+def draw_line(line: plan.Line, facts: Sheet) -> Node:
+    bar = draw_memory(facts) if line.leads == plan.MEMORY else None
+    return node(
+        "div",
+        node("dt", line.what),
+        node("dd", node("b", line.value), node("span", line.why, cls="why"), bar),
+        draw_change(line),
+        cls="warning" if line.warning else None,
+    )
+
+
+def draw_change(line: plan.Line) -> Node | None:
+    """A button that leads to the controls that decide a line (static/lead.js)."""
+    if not line.leads:
+        return None
+    label = say("Change: {what}", what=line.what)
+    leads = " ".join(line.leads)
+    return node("button", say("Change"), type="button", cls="lead", data_lead=leads, aria_label=label)
+
+
+def draw_memory(facts: Sheet) -> Node | None:
+    """The predicted peak beside what other programs hold, as a bar of all the memory, and what it is made of."""
+    needed, machine = facts.memory(), facts.machine
+    if needed is None:
+        return None
+    others = machine.others or 0
+    free = machine.total - needed.size - others
+    whole = max(machine.total, needed.size + others)
+    words = [say("{size} GB this training", size=gigabytes(needed.size))]
+    if machine.others is not None:
+        words.append(say("{size} GB other programs", size=gigabytes(others)))
+    left = (
+        say("{size} GB free", size=gigabytes(free))
+        if free >= 0
+        else say("{size} GB too much", size=gigabytes(-free))
+    )
+    told = " · ".join([*words, left])
+    parts = [
+        node("span", cls="mine", style=f"width: {needed.size / whole:.1%}"),
+        node("span", cls="others", style=f"width: {others / whole:.1%}"),
     ]
-    return node("dl", *rows, cls="summary")
+    cls = "room tight" if free < 0 else "room"
+    return node(
+        "div",
+        node("div", *parts, cls=cls, role="img", aria_label=told),
+        node("p", told, cls="quiet"),
+        draw_why_memory(needed, machine),
+        cls="memory",
+    )
 
 
-def draw_why_base(facts: Sheet) -> Node | None:
-    proposed, why = plan.propose(models.bases(), facts.machine)
-    return node("p", why, cls="quiet") if facts.base.source == proposed else None
+def draw_why_memory(needed: Needed, machine: Machine) -> Node:
+    items, source = [], say("About what the starter took where it was measured.")
+    if needed.parts:
+        source = say(
+            "An estimate: counted from the model's layers, with a share on top that five published measurements gave. "
+            "The real peak shows on Watch after the first steps."
+        )
+        weights, learning, kept, workspace = map(gigabytes, needed.parts)
+        items = [
+            say("{size} GB weights of the base model", size=weights),
+            say("{size} GB the LoRA, its gradients and the optimizer's memory", size=learning),
+            say("{size} GB kept by each step to learn from", size=kept),
+            say("{size} GB room that the libraries work in", size=workspace),
+        ]
+    if machine.others is None:
+        others = say(
+            "What other programs hold is not known while a training or a picture of ours is on its way."
+        )
+    else:
+        others = say("Other programs hold {size} GB right now.", size=gigabytes(machine.others))
+    return node(
+        "details",
+        node("summary", say("Why?"), aria_label=say("Why so much memory?")),
+        node("p", source),
+        node("ul", *(node("li", item) for item in items)) if items else None,
+        draw_ladder(needed) if needed.ladder else None,
+        node("p", others),
+    )
+
+
+def draw_ladder(needed: Needed) -> Node:
+    """What each way to save memory would take; the one that is chosen is marked."""
+    rows = []
+    for rung, size in needed.ladder:
+        taken = say("taken") if rung == needed.rung else ""
+        cells = [
+            node("td", f"{rung.name}"),
+            node("td", say("{size} GB", size=gigabytes(size))),
+            node("td", taken),
+        ]
+        rows.append(node("tr", *cells, cls="taken" if taken else None))
+    return node("table", node("caption", say("Ways to save memory, the fastest first")), node("tbody", *rows))
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / GB:.1f}"
 
 
 def draw_changed(facts: Sheet) -> Node:
     changes = facts.choices.changes
     if not changes:
-        return node(
-            "p", "Everything is automatic. Change what you like; what you change stays changed.", cls="quiet"
-        )
-    titles = {setting.name: setting.field.title for setting in form.advanced()}
-    items = [
-        node("li", node("b", titles[name]), f" {_word(value)} instead of {_word(facts.automatic[name])}")
-        for name, value in changes.items()
-    ]
-    return node("div", node("p", f"{len(changes)} changed by you:"), node("ul", *items), cls="changed")
+        told = say("Everything is automatic. Change what you like; what you change stays changed.")
+        return node("p", told, cls="quiet")
+    count = len(changes)
+    heading = say("1 changed by you:") if count == 1 else say("{count} changed by you:", count=count)
+    items = [draw_change_of(name, value, facts.automatic[name]) for name, value in changes.items()]
+    return node("div", node("p", heading), node("ul", *items), cls="changed")
+
+
+def draw_change_of(name: str, value: Any, automatic: Any) -> Node:
+    """One changed setting, and the way back. What marks its control reads the name (static/settings.js)."""
+    title = form.titles()[name]
+    told = say("{value} instead of {automatic}", value=_word(value), automatic=_word(automatic))
+    back = say("Back to automatic: {setting}", setting=title)
+    return node(
+        "li",
+        node("b", title),
+        node("span", f" {told} "),
+        node(
+            "button",
+            "↺",
+            type="button",
+            cls="act back",
+            data_act="reset",
+            data_name=name,
+            aria_label=back,
+            title=back,
+        ),
+        data_changed=name,
+    )
+
+
+def search() -> gr.HTML:
+    """The field that finds a setting, and the way to see the changed ones only (static/settings.js)."""
+    return gr.HTML(
+        value=search_words(),
+        html_template=(STATIC / "settings.html").read_text(encoding="utf-8"),
+        js_on_load=(STATIC / "settings.js").read_text(encoding="utf-8"),
+        elem_id="search-part",
+        apply_default_css=False,
+    )
+
+
+def search_words() -> dict[str, Any]:
+    """What the search says, and by what names settings may be looked for, ours and those of sd-scripts."""
+    texts = {
+        "search": say("Find a setting"),
+        "hint": say("a word of it, its value, or its name in sd-scripts"),
+        "only": say("Changed ones only"),
+        "one": say("1 setting fits"),
+        "many": say("{n} settings fit"),
+        "none": say("No setting fits; write less of the word, or another one."),
+        "unchanged": say("Nothing is changed yet: everything is automatic."),
+        "back": say("Back to automatic"),
+    }
+    return {"texts": texts, "names": form.other_names()}
 
 
 def draw_imported(found: Found) -> Node:
     """What became of the settings of a file: those that need a look, and how many were taken over as they are."""
+    headings: dict[Kind, str] = {
+        "differs": say("Taken over, with a difference:"),
+        "assumed": say("Not set there, so as it is there unless set:"),
+        "ignored": say("Ignored:"),
+        "unknown": say("Unknown, so ignored:"),
+    }
     parts: list[Node] = []
-    for kind, heading in HEADINGS.items():
+    for kind, heading in headings.items():
         notes = [note for note in found.notes if note.kind == kind]
-        if notes and kind == "taken":
-            parts.append(node("p", f"{heading}: {len(notes)}."))
-        elif notes:
-            items = (node("li", node("b", note.title), f": {note.words}") for note in notes)
-            parts += [node("p", f"{heading}:"), node("ul", *items)]
+        items = (node("li", node("b", note.title), f": {note.words}") for note in notes)
+        parts += [node("p", heading), node("ul", *items)] if notes else []
+    if taken := sum(note.kind == "taken" for note in found.notes):
+        parts.append(node("p", say("Taken over: {n}.", n=taken)))
     return node("div", *parts, cls="imported")
 
 
 def _word(value: Any) -> str:
     if isinstance(value, list):
-        return " · ".join(map(str, value)) or "nothing"
+        return " · ".join(map(str, value)) or say("nothing")
     if isinstance(value, dict):
-        return " · ".join(f"{name} = {part}" for name, part in value.items()) or "nothing"
+        return " · ".join(f"{name} = {part}" for name, part in value.items()) or say("nothing")
     if isinstance(value, bool):  # 1 is equal to True
-        return "on" if value else "off"
-    return {None: form.AUTOMATIC, "": "nothing"}.get(value, str(value))
+        return say("on") if value else say("off")
+    return {None: say("automatic"), "": say("nothing")}.get(value, str(value))
 
 
 def draw_pictures(project: Project) -> Node:
@@ -79,7 +219,7 @@ def draw_pictures(project: Project) -> Node:
     if not found and not skipped:
         return node(
             "p",
-            "15 to 30 varied pictures work well. Your own files stay as they are; copies are used.",
+            say("15 to 30 varied pictures work well. Your own files stay as they are; copies are used."),
             cls="quiet",
         )
     return node(
@@ -91,21 +231,26 @@ def draw_pictures(project: Project) -> Node:
 
 
 def count(project: Project, found: list[Path]) -> str:
-    pictures = "1 picture" if len(found) == 1 else f"{len(found)} pictures"
+    total, captioned = len(found), project.captioned()
+    pictures = say("1 picture") if total == 1 else say("{n} pictures", n=total)
     if off := list(project.repeats().values()).count(0):
-        pictures += f", {off} of them turned off"
-    captioned = project.captioned()
+        pictures = say("{pictures}, {n} of them turned off", pictures=pictures, n=off)
     if not captioned:
-        return f"{pictures} · no captions: the trigger word will stand for all of them"
-    return f"{pictures} · {captioned if captioned < len(found) else 'all'} with captions"
+        captions = say("no captions: the trigger word will stand for all of them")
+    elif captioned < total:
+        captions = say("{n} with captions", n=captioned)
+    else:
+        captions = say("all with captions")
+    return f"{pictures} · {captions}"
 
 
 def draw_skipped(skipped: list[Skipped]) -> Node | None:
     if not skipped:
         return None
+    told = say("These can't be used and are left out; training goes on without them:")
     return node(
         "div",
-        node("p", node("b", f"{len(skipped)} left out. "), SKIPPED),
+        node("p", node("b", say("{n} left out.", n=len(skipped)), " "), told),
         node("ul", *(node("li", reason) for _, reason in skipped)),
         cls="skipped",
     )
@@ -122,9 +267,13 @@ def draw_strip(project: Project, found: list[Path]) -> Node:
         if thumb
     ]
     more = (
-        node("span", f"and {len(found) - len(shown)} more", cls="more") if len(found) > len(shown) else None
+        node("span", say("and {n} more", n=len(found) - len(shown)), cls="more")
+        if len(found) > len(shown)
+        else None
     )
-    return node("div", *pictures, more, cls="strip", tabindex="0", role="group", aria_label="The pictures")
+    return node(
+        "div", *pictures, more, cls="strip", tabindex="0", role="group", aria_label=say("The pictures")
+    )
 
 
 def _thumbnail(path: Path, project: Project) -> Path | None:
@@ -137,11 +286,13 @@ def draw_download(state: models.Download) -> Node | None:
     if state.running:
         share = state.done / state.total if state.total else 0
         amount = (
-            f"{state.done / models.GB:.1f} of {state.total / models.GB:.1f} GB"
+            say("{done} of {total} GB", done=gigabytes(state.done), total=gigabytes(state.total))
             if state.total
-            else "asking for its size"
+            else say("asking for its size")
         )
-        return node("div", node("p", f"Downloading {state.name}: {amount}"), view.bar(share, "Download"))
+        told = say("Downloading {name}: {amount}", name=state.name, amount=amount)
+        return node("div", node("p", told), view.bar(share, say("Download")))
     if state.error:
         return node("p", state.error, cls="obstacle")
-    return node("p", f"{state.name} is here; choose it above.") if state.finished else None
+    told = say("{name} is here; choose it above.", name=state.name)
+    return node("p", told) if state.finished else None

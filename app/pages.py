@@ -13,6 +13,7 @@ from lora_sd.models import find
 from . import (
     api,
     bar,
+    guide,
     images_page,
     line,
     loras,
@@ -45,6 +46,7 @@ OPENED = f"""() => {{
   const language = navigator.language.slice(0, 2).toLowerCase();
   document.documentElement.lang = {list(words.LANGUAGES)}.includes(language) ? language : '{words.ENGLISH}';
 }}"""
+TOUR = "() => { window.startTour(); }"
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
 # Gradio forgets no page that was opened, at half a MiB each, unless told; the open ones are the latest it heard of.
 SESSIONS = 200
@@ -59,6 +61,7 @@ class Pages(NamedTuple):
     watch: watch_page.Page
     attempt: try_page.Page
     news: gr.HTML
+    guide: gr.HTML
     clock: gr.Timer
 
     def destinations(self) -> list[gr.components.Component]:
@@ -87,6 +90,7 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     updates = make_page.opened(pages.make, project) | images_page.shown(pages.images, project.name)
     updates |= try_page.offered(pages.attempt, lora)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
+    updates[pages.guide] = guide.tour()
     updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
     return updates
 
@@ -131,7 +135,8 @@ def done(pages: Pages, click: Mapping[str, str]) -> Updates:
         case "resume":
             return taught(pages, folder)
         case "accept":
-            return taught(pages, folder, "--accept-changes")
+            more = run.read_state(folder).extend  # refused with the changes, so still to be done
+            return taught(pages, folder, *(["--extend", more] if more else []), "--accept-changes")
         case "extend":
             return taught(pages, folder, "--extend", line.steps(str(click.get("steps", ""))))
         case "stop" | "pause" | "preview" | "save" as asked:
@@ -195,7 +200,9 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 attempt = try_page.build(remote=remote)
         with gr.Accordion("About", open=False, elem_id="about", elem_classes="fold"):
             gr.Markdown(ABOUT)
+            again = gr.Button("Show the tour again", size="sm", elem_id="tour-again")
             gr.Markdown(credits(), elem_id="credits")
+        again.click(lambda: gr.Tabs(selected="make"), None, tabs, js=TOUR, queue=False, **PRIVATE)
         make_page.wire(make)
         try_page.wire(attempt)
         wire(
@@ -207,6 +214,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 images=images,
                 watch=watching,
                 attempt=attempt,
+                guide=guide.component(),
                 news=news.component(),
                 clock=gr.Timer(1),
             ),
@@ -222,9 +230,8 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
 
-    opening = demo.load(
-        open_page, None, [*make.outputs(), *images.outputs(), *pages.destinations()], **PRIVATE
-    )
+    shown = [*make.outputs(), *images.outputs(), *pages.destinations(), pages.guide]
+    opening = demo.load(open_page, None, shown, **PRIVATE)
     opening.then(None, js=OPENED, **PRIVATE)
     for tab in pages.tabs.children:
         tab.select(None, js=KEEP_IN_ADDRESS.format(name="tab", value=f"'{tab.id}'"), **PRIVATE)

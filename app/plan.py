@@ -1,15 +1,20 @@
 """What the page proposes for a set of pictures, and why: each number comes with the sentence that explains it.
 
-The figures are rules of thumb; memory is predicted from the settings and the machine (lora_sd.footprint).
+The figures are rules of thumb; memory is predicted from the settings and the machine (capacity.py), time from runs that
+were made (pace.py).
 """
 
 import re
 from typing import Any, Literal, NamedTuple
 
-from lora_sd import config, footprint
-from lora_sd.footprint import FOOTPRINTS, RUNGS, Needs, Rung
+from lora_sd import config
+from lora_sd.footprint import Rung
 
+from .capacity import GB, SIDES, Base, Machine, memory, usable
 from .epoch import Length
+from .pace import Estimate
+from .story import duration
+from .words import say
 
 Kind = Literal["Subject", "Style"]
 Quality = Literal["Quick", "Balanced", "Best"]
@@ -25,43 +30,27 @@ STARTER = {  # docs/learning.md
 }
 FALLING = {"optim.schedule": "cosine", "optim.warmup": "5%"}
 STARTER_STEPS = 100
-SIDES = {"sd15": 512, "sd2": 768, "sdxl": 1024}  # pixels
-STARTER_SIDE = 128
 BUCKET_STEPS = {"sdxl": 32}  # pixels, as in lora_sd.models.family, which needs torch; the others have 64
-GB = 2**30
-STARTER_MEMORY = 2 * GB  # bytes in fp32; an estimate
-OTHERS = 0.08  # share of a machine's memory that the desktop and other programs hold
-DRIVER = GB // 2  # bytes of a card that the driver takes for every program
-
-
-class Machine(NamedTuple):
-    kind: Literal["cuda", "mps", "cpu"]
-    name: str
-    total: int  # bytes
-
-
-class Base(NamedTuple):
-    source: str
-    title: str
-    family: str | None
-
-    @property
-    def starter(self) -> bool:
-        return self.source == "starter"
+LENGTHS = ("optim.steps", "optim.epochs", "optim.images_seen")
+MEMORY = ("machine.memory", "optim.batch_size", "data.resolution")
 
 
 class Line(NamedTuple):
-    """One sentence of the plan: what, how much, and why."""
+    """One sentence of the plan: what, how much, and why; and which controls decide it, the first one most."""
 
     what: str
     value: str
     why: str
     warning: bool = False
+    leads: tuple[str, ...] = ()  # settings by dotted name, and "base", "kind", "quality", "files", "trigger"
 
 
-class Plan(NamedTuple):
-    settings: dict[str, Any]  # by dotted name: what is not at its default
-    lines: list[Line]
+class Captions(NamedTuple):
+    """Words that go with the pictures."""
+
+    pictures: int
+    captioned: int
+    trigger: str
 
 
 def settings(kind: Kind, quality: Quality, base: Base, pictures: int) -> dict[str, Any]:
@@ -86,167 +75,200 @@ def lines(
     machine: Machine,
     chosen: dict[str, Any],
     length: Length | None = None,
+    *,
+    why_base: str = "",
+    captions: Captions | None = None,
+    time: Estimate | None = None,
 ) -> list[Line]:
     """The plan in sentences; `chosen` are the settings that will be used, a person's changes included.
 
     `length` is what these settings come to with the pictures, where that could be counted.
     """
-    return [
+    told = [
         _pictures(pictures),
+        _captions(captions) if captions and pictures else None,
+        _base(base, why_base),
+        _quality(quality),
         _length(quality, base, pictures, chosen, length),
+        _time(machine, time) if pictures else None,
         _size(base, chosen),
         _strength_of_learning(kind, base, chosen),
         _memory(base, machine, chosen),
         _where(base, machine),
     ]
+    return [line for line in told if line]
 
 
 def _pictures(count: int) -> Line:
+    what, leads = say("Pictures"), ("files",)
     if count == 0:
-        return Line("Pictures", "none yet", "15 to 30 varied ones work well")
+        return Line(what, say("none yet"), say("15 to 30 varied ones work well"), leads=leads)
     if count == 1:
-        return Line(
-            "Pictures",
-            "1",
-            "the result will soon only repeat it: compare early files; 15 to 30 varied ones do better",
-            warning=True,
-        )
+        why = say("the result will soon only repeat it: compare early files; 15 to 30 varied ones do better")
+        return Line(what, "1", why, warning=True, leads=leads)
     if count < FEW_PICTURES:
-        return Line(
-            "Pictures",
-            str(count),
-            "few: the result may repeat them; 15 to 30 varied ones do better",
-            warning=True,
-        )
-    return Line("Pictures", str(count), "enough to learn from; variety matters more than number")
+        why = say("few: the result may repeat them; 15 to 30 varied ones do better")
+        return Line(what, str(count), why, warning=True, leads=leads)
+    return Line(what, str(count), say("enough to learn from; variety matters more than number"), leads=leads)
+
+
+def _captions(captions: Captions) -> Line:
+    what, leads = say("Captions"), ("trigger", "captions.prefix", "captions.dropout")
+    trigger, count = captions.trigger.strip(), captions.captioned
+    if not count and not trigger:
+        why = say("no captions and no trigger word: it learns without words, and will show in every picture")
+        return Line(what, say("none"), why, warning=True, leads=leads)
+    if not count:
+        why = say("no captions: the trigger word stands for all that the pictures show")
+        return Line(what, trigger, why, leads=leads)
+    value = say("all") if count >= captions.pictures else say("{n} of {all}", n=count, all=captions.pictures)
+    if trigger:
+        why = say("yours, with the trigger word {trigger} in front where it is missing", trigger=trigger)
+    else:
+        why = say("yours, as they are; there is no trigger word")
+    return Line(what, value, why, leads=leads)
+
+
+def _base(base: Base, why: str) -> Line:
+    return Line(say("Model"), base.title, why or say("your choice"), leads=("base",))
+
+
+def _quality(quality: Quality) -> Line:
+    words = {
+        "Quick": (say("Quick"), say("half the usual length, for a first look")),
+        "Balanced": (say("Balanced"), say("the usual length")),
+        "Best": (say("Best"), say("1.6 times the usual length; compare early files with late ones")),
+    }
+    return Line(say("Quality"), *words[quality], leads=("quality",))
 
 
 def _length(
     quality: Quality, base: Base, pictures: int, chosen: dict[str, Any], length: Length | None
 ) -> Line:
+    what = say("Length")
     proposed = settings("Subject", quality, base, pictures)["optim.steps"]
     steps = length.steps if length else chosen["optim.steps"]
     if steps is None:
-        return Line("Length", "as its epochs are", "your choice; the steps show with the pictures")
-    seen = f"; {length.sentence}" if length else ""
+        why = say("your choice; the steps show with the pictures")
+        return Line(what, say("as its epochs are"), why, leads=LENGTHS)
     if steps != proposed:
-        why = f"your choice; {proposed:,} were proposed"
+        why = say("your choice; {proposed} were proposed", proposed=f"{proposed:,}")
     elif base.starter:
-        why = "the starter learns a style in about a hundred"
+        why = say("the starter learns a style in about a hundred")
+    elif quality == "Balanced":
+        why = say("60 for each picture, between 600 and 2,500")
+    elif quality == "Quick":
+        why = say("30 for each picture, between 300 and 1,250")
     else:
-        why = "60 for each picture, between 600 and 2,500" + (
-            "" if quality == "Balanced" else f", and {quality.lower()} quality"
+        why = say("96 for each picture, between 960 and 4,000")
+    seen = f"; {length.sentence}" if length else ""
+    return Line(what, say("{steps} steps", steps=f"{steps:,}"), why + seen, leads=LENGTHS)
+
+
+def _time(machine: Machine, time: Estimate | None) -> Line:
+    what, leads = say("Time"), ("quality", *LENGTHS)
+    if time is None:
+        unknown = say("no figure yet for such a run here; the time left shows after the first steps")
+        return Line(what, say("not known yet"), unknown, leads=leads)
+    value = say("about {time}", time=duration(time.total))
+    step, others = f"{time.pace.seconds:.2g}", duration(time.pace.others)
+    if time.known_from == "same":
+        why = say(
+            "{step} s a step and {others} for all else, as the last such run took here",
+            step=step,
+            others=others,
         )
-    return Line("Length", f"{steps:,} steps", why + seen)
+    elif time.known_from == "like":
+        why = say(
+            "an estimate from a run here with another size or batch: {step} s a step, {others} for all else",
+            step=step,
+            others=others,
+        )
+    else:
+        why = say(
+            "an estimate from two other processor cores: {step} s a step; your own figure comes with the first run",
+            step=step,
+        )
+    return Line(what, value, why, leads=leads)
 
 
 def _size(base: Base, chosen: dict[str, Any]) -> Line:
-    own = STARTER_SIDE if base.starter else SIDES.get(base.family or "")
+    what, leads, side = say("Picture size"), ("data.resolution",), side_of(base, chosen)
+    value = say("about {side} × {side}", side=side) if side else say("the model's own")
     if chosen["data.resolution"]:
-        return Line(
-            "Picture size",
-            f"about {chosen['data.resolution']} × {chosen['data.resolution']}",
-            "your choice; other shapes keep their shape",
-        )
-    value = f"about {own} × {own}" if own else "the model's own"
-    return Line("Picture size", value, "what this model was made for; other shapes keep their shape")
+        return Line(what, value, say("your choice; other shapes keep their shape"), leads=leads)
+    return Line(what, value, say("what this model was made for; other shapes keep their shape"), leads=leads)
 
 
 def unusual(note: str, chosen: dict[str, Any]) -> Line:
     """A learning rate that is far from the usual, by the note that says so."""
-    return Line("Learning rate", f"{chosen['optim.learning_rate']:g}", note, warning=True)
+    rate = f"{chosen['optim.learning_rate']:g}"
+    return Line(say("Learning rate"), rate, note, warning=True, leads=("optim.learning_rate", "lora.alpha"))
 
 
 def side_of(base: Base, chosen: dict[str, Any]) -> int | None:
     """The resolution in pixels; None for a model of unknown family."""
-    own = STARTER_SIDE if base.starter else SIDES.get(base.family or "")
-    return chosen["data.resolution"] or own
+    return chosen["data.resolution"] or base.side
 
 
 def _strength_of_learning(kind: Kind, base: Base, chosen: dict[str, Any]) -> Line:
+    what, leads = say("Room to learn"), ("lora.rank", "lora.alpha", "lora.targets")
     if chosen["lora.targets"] == "none" and chosen["embedding.tokens"]:
-        return Line(
-            "Room to learn", f"{chosen['embedding.tokens']} vectors", "the trigger word's; no layer learns"
-        )
+        value = say("{n} vectors", n=chosen["embedding.tokens"])
+        return Line(what, value, say("the trigger word's; no layer learns"), leads=("embedding.tokens",))
     rank, proposed = chosen["lora.rank"], settings(kind, "Balanced", base, 20)["lora.rank"]
+    value = say("rank {rank}", rank=rank)
     if rank != proposed:
-        return Line("Room to learn", f"rank {rank}", f"your choice; {proposed} was proposed")
+        return Line(what, value, say("your choice; {rank} was proposed", rank=proposed), leads=leads)
     return Line(
-        "Room to learn", f"rank {rank}", "room for a style" if kind == "Style" else "enough for one subject"
+        what,
+        value,
+        say("room for a style") if kind == "Style" else say("enough for one subject"),
+        leads=leads,
     )
 
 
 def _memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Line:
-    needed = memory(base, machine, chosen)
+    what, needed = say("Memory"), memory(base, machine, chosen)
     if needed is None:
-        return Line(
-            "Memory", "not known yet", "the family of this model isn't known; it shows after the first steps"
+        why = say("the family of this model isn't known; it shows after the first steps")
+        return Line(what, say("not known yet"), why, leads=MEMORY)
+    value = say(
+        "about {size} of {total} GB", size=f"{needed.size / GB:.1f}", total=f"{machine.total / GB:.0f}"
+    )
+    why = say("an estimate") if base.starter else saving(needed.rung)
+    if needed.size <= usable(machine):
+        return Line(what, value, why, leads=MEMORY)
+    if machine.others and needed.size + machine.others > machine.total >= needed.size:
+        remedy = say(
+            "this may not fit beside other programs: close some, or choose a smaller batch, size or model"
         )
-    rung, size = needed
-    value = f"about {size / GB:.1f} of {machine.total / GB:.0f} GB"
-    how = f"predicted, {rung.title}" if machine.kind == "cuda" and not base.starter else "estimate"
-    if size <= usable(machine):
-        return Line("Memory", value, how)
-    return Line(
-        "Memory", value, f"{how}: this may not fit; choose a smaller batch, size or model", warning=True
-    )
+    else:
+        remedy = say("this may not fit; choose a smaller batch, size or model")
+    return Line(what, value, f"{why}; {remedy}", warning=True, leads=MEMORY)
 
 
-class Needed(NamedTuple):
-    """How a run will save memory, and what it takes then."""
-
-    rung: Rung
-    size: int  # bytes
-
-
-def memory(base: Base, machine: Machine, chosen: dict[str, Any]) -> Needed | None:
-    """What training will take on this machine; None for a model of unknown family."""
-    if base.starter:
-        return Needed(RUNGS[0], STARTER_MEMORY)
-    if base.family not in FOOTPRINTS:
-        return None
-    side = chosen["data.resolution"] or SIDES[base.family]
-    on_card = machine.kind == "cuda"
-    needs = Needs(
-        base.family,
-        pixels=side**2,
-        batch_size=chosen["optim.batch_size"],
-        rank=chosen["lora.rank"],
-        targets=chosen["lora.targets"],
-        text_encoders=chosen["lora.text_encoders"] or not on_card,  # only a card is worth leaving
-        embedding=bool(chosen["embedding.tokens"]),
-        bytes_per_weight=2 if on_card and chosen["machine.precision"] != "fp32" else 4,
-        dora=chosen["lora.dora"] != "off",
-    )
-    rung = _rung(chosen["machine.memory"], machine, needs)
-    return Needed(rung, footprint.predict(needs, rung))
-
-
-def _rung(wanted: str, machine: Machine, needs: Needs) -> Rung:
-    """As training takes it: what is set, else what fits a card, else the fastest."""
-    if wanted != "auto":
-        return next(rung for rung in RUNGS if rung.name == wanted)
-    return footprint.choose_rung(usable(machine), needs) if machine.kind == "cuda" else RUNGS[0]
-
-
-def usable(machine: Machine) -> int:
-    """Bytes of the machine's memory that a run can have."""
-    return round((1 - OTHERS) * machine.total) - (DRIVER if machine.kind == "cuda" else 0)
+def saving(rung: Rung) -> str:
+    """How a run on that rung of the ladder saves memory."""
+    words = {
+        "fast": say("predicted, at full speed"),
+        "low": say("predicted, with parts computed twice, about a third slower"),
+        "lowest": say("predicted, with parts computed twice and the base in 8 bits"),
+    }
+    return words[rung.name]
 
 
 def _where(base: Base, machine: Machine) -> Line:
+    what, leads = say("Where"), ("machine.device",)
     if machine.kind == "cuda":
-        return Line("Where", machine.name, "your graphics card; the time left is shown after the first steps")
+        return Line(what, machine.name, say("your graphics card"), leads=leads)
     if machine.kind == "mps":
-        return Line("Where", machine.name, "Apple's graphics; the time left is shown after the first steps")
+        return Line(what, machine.name, say("Apple's graphics"), leads=leads)
     if base.starter:
-        return Line("Where", machine.name, "no NVIDIA card found; the starter is small enough: a few minutes")
-    return Line(
-        "Where",
-        machine.name,
-        "no NVIDIA card found: training this model takes many hours, the starter a few minutes",
-        warning=True,
-    )
+        why = say("no NVIDIA card found; the starter is small enough: a few minutes")
+        return Line(what, machine.name, why, leads=leads)
+    why = say("no NVIDIA card found: training this model takes many hours, the starter a few minutes")
+    return Line(what, machine.name, why, warning=True, leads=("base", *leads))
 
 
 def propose(bases: list[Base], machine: Machine) -> tuple[str, str]:
@@ -254,20 +276,21 @@ def propose(bases: list[Base], machine: Machine) -> tuple[str, str]:
     if machine.kind == "cpu":
         return (
             "starter",
-            "No graphics card was found, so the small built-in model is proposed: it trains here in minutes.",
+            say("no graphics card was found, and this small built-in one trains here in minutes"),
         )
     fitting = [base for base in bases if not base.starter and _fits(base, machine)]
     if not fitting:
-        return "starter", "No larger model that fits was found on this computer; you can get one below."
+        return "starter", say("no larger one that fits was found on this computer; you can get one below")
     best = max(fitting, key=lambda base: SIDES[base.family or ""])
-    return best.source, f"It is on this computer and fits {machine.name}."
+    return best.source, say("it is on this computer and fits {card}", card=machine.name)
 
 
 def _fits(base: Base, machine: Machine) -> bool:
     """Whether the automatic settings fit this machine; not in 8 bits, which is for those who choose the model."""
     defaults = {s.name: s.field.default for s in config.settings()}
-    needed = memory(base, machine, {**defaults, **settings("Style", "Balanced", base, FEW_PICTURES)})
-    return needed is not None and not needed.rung.packed and needed.size <= usable(machine)
+    whole = machine._replace(free=None)  # other programs may be closed
+    needed = memory(base, whole, {**defaults, **settings("Style", "Balanced", base, FEW_PICTURES)})
+    return needed is not None and not needed.rung.packed and needed.size <= usable(whole)
 
 
 def suggest_trigger(project: str) -> str:

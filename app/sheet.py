@@ -1,18 +1,20 @@
 """The Make page as facts: what a person chose, what is proposed, what comes of both, and why it can't start."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_sd import config as cfg
 from lora_sd import hardware, rates
 from lora_sd.config import TrainConfig
 from lora_sd.data import buckets
 from lora_sd.data.buckets import Fit, Size
 from lora_sd.settings import LENGTHS
 
-from . import epoch, form, models, plan, reach
-from .plan import Base, Machine
+from . import capacity, drawing, epoch, form, models, pace, plan, reach, story
+from .capacity import Base, Machine, Needed
 from .project import Choices, Project
 from .words import say
 
@@ -56,10 +58,36 @@ class Sheet:
             config = form.config({**settings, "data.repeats": self.project.repeats()})
             notes = rates.notes(config.optim, config.lora, starter=self.base.starter)
             length = self.length(config)
+        captions = plan.Captions(self.num_pictures, self.project.captioned(), self.trigger)
         told = plan.lines(
-            choices.kind, choices.quality, self.base, self.num_pictures, self.machine, settings, length
+            choices.kind,
+            choices.quality,
+            self.base,
+            self.num_pictures,
+            self.machine,
+            settings,
+            length,
+            why_base=self.why_base(),
+            captions=captions,
+            time=self.time(length),
         )
         return told + [plan.unusual(note, settings) for note in notes]
+
+    def why_base(self) -> str:
+        """Why this model is proposed; nothing for another one."""
+        proposed, why = plan.propose(models.bases(), self.machine)
+        return why if self.base.source == proposed else ""
+
+    def memory(self) -> Needed | None:
+        return capacity.memory(self.base, self.machine, self.settings)
+
+    def time(self, length: epoch.Length | None) -> pace.Estimate | None:
+        """How long the run will take, where anything is known of such runs."""
+        kind = pace_of(self.base, self.machine, self.settings)
+        if not (kind and length):
+            return None
+        pace.learn(story.runs(), _pace_of_run)
+        return pace.estimate(kind, length.steps, on_processor=self.machine.kind == "cpu")
 
     def length(self, config: TrainConfig) -> epoch.Length | None:
         """How long the run will be; None where that is not known before it has begun."""
@@ -107,8 +135,36 @@ class Sheet:
 
 
 def machine() -> Machine:
+    """This one; what other programs leave of its memory is known only while none of ours holds any."""
     best = hardware.best()
-    return Machine(best.kind, best.name, best.total)
+    ours = story.active() is not None or drawing.client.alive
+    return Machine(best.kind, best.name, best.total, None if ours else best.free)
+
+
+def pace_of(base: Base, here: Machine, settings: Mapping[str, Any]) -> pace.Kind | None:
+    """What the time of a step depends on; None for a model of unknown family."""
+    needed, side = capacity.memory(base, here._replace(free=None), settings), plan.side_of(base, settings)
+    if not (needed and side):
+        return None
+    device = settings["machine.device"]
+    return pace.Kind(
+        device=here.name if device in ("auto", here.kind) else device,
+        base="starter" if base.starter else base.family or "",
+        side=side,
+        batch=settings["optim.batch_size"] * settings["optim.accumulation"],
+        targets=settings["lora.targets"],
+        rung=needed.rung.name,
+    )
+
+
+def _pace_of_run(folder: Path) -> pace.Kind | None:
+    """The same of a run; None for one whose settings or model can't be read any more."""
+    try:
+        config = cfg.load(folder / "config.toml")
+        base = models.base(config.model.base)
+    except (ValueError, OSError):
+        return None
+    return pace_of(base, machine(), {s.name: cfg.get(config, s.name) for s in cfg.settings()})
 
 
 def fill(project: Project, choices: Choices) -> Sheet:

@@ -140,8 +140,22 @@ ALLOCATOR = 1.10
 FILL = 0.95  # of the free memory, at most
 
 
+class Parts(NamedTuple):
+    """What the memory of a training is made of, in bytes."""
+
+    weights: float  # of the base model
+    learning: float  # the adapters: values, gradients, the optimizer's states
+    kept: float  # by the forward pass for the backward pass
+    workspace: float  # of the libraries
+
+
 def predict(needs: Needs, rung: Rung) -> int:
     """Bytes that training reserves on a card at its peak, without the driver's own (about 0.5 GB)."""
+    return round(sum(parts(needs, rung)))
+
+
+def parts(needs: Needs, rung: Rung) -> Parts:
+    """What `predict` is the sum of."""
     model, each = FOOTPRINTS[needs.family], needs.bytes_per_weight
     learning = model.adapters[needs.targets]
     weights = model.packed if rung.packed else model.unet * each
@@ -158,7 +172,7 @@ def predict(needs: Needs, rung: Rung) -> int:
         kept += model.text_kept
     # in fp32 value, gradient and two states of the optimizer; in the base's format a copy, and gradients fresh and gathered
     adapters = needs.rank * learning * (4 + 4 + (2 if rung.small_optimizer else 8) + 3 * each)
-    return round(weights + adapters + needs.batch_size * kept * each / 2 * ALLOCATOR + WORKSPACE)
+    return Parts(weights, adapters, needs.batch_size * kept * each / 2 * ALLOCATOR, WORKSPACE)
 
 
 def choose_rung(free: int, needs: Needs) -> Rung:

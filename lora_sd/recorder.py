@@ -24,7 +24,11 @@ class Recorder:
         self.folder = folder
         before = run.read_state(folder)
         self.state = run.State(
-            step=before.step, total=total or before.total, pid=me.pid, created=me.create_time()
+            step=before.step,
+            total=total or before.total,
+            extend=before.extend,
+            pid=me.pid,
+            created=me.create_time(),
         )
         self.saved_at = float("-inf")
         self.waiting: list[bytes] = []

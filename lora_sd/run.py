@@ -55,6 +55,7 @@ class State:
     total: int = 0
     phase: str = ""
     error: str = ""
+    extend: str = ""  # how much longer it was last asked to be; not yet done where it was refused
     pid: int = 0
     created: float = 0.0  # when the process began: a pid alone may be someone else's by now
     t: float = field(default_factory=time.time)
@@ -105,7 +106,11 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     `options` are those of `lora_sd resume`: `--extend 500`, `--accept-changes`.
     """
     before = read_state(folder)
-    write_state(folder, State(status="starting", step=before.step, total=before.total, phase="Starting"))
+    extend = options[options.index("--extend") + 1] if "--extend" in options else ""
+    beginning = State(
+        status="starting", step=before.step, total=before.total, phase="Starting", extend=extend
+    )
+    write_state(folder, beginning)
     forget_commands(folder)
     detached = (
         {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}

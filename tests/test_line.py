@@ -120,3 +120,18 @@ def test_train_longer_and_resume_with_the_changes(calls):
         assert pages.answered(page, {**click, "run": folder.name})["run"]["value"] == folder.name
         run.write_state(folder, run.State(status="finished"))
     assert calls[1::2] == [(cat.name, "--extend", "500"), (dog.name, "--accept-changes")]
+
+
+def test_resume_with_the_changes_after_a_refused_train_longer_is_that_much_longer(monkeypatch):
+    dog, begun = create("dog", "finished", step=400), []
+    monkeypatch.setattr(run.subprocess, "Popen", lambda command, **options: begun.append(command))
+    line.begin(dog, "--extend", "500")
+    recorder = Recorder(dog, 1000)  # of the trainer, which refuses
+    recorder(events.Failed("lora.rank was 8 and is 16.", code="changed"))
+    recorder.close()
+    page = SimpleNamespace(tabs="tabs", watch=SimpleNamespace(run="run"))
+    pages.answered(page, {"act": "accept", "run": dog.name})
+    assert begun[-1][-3:] == ["--extend", "500", "--accept-changes"]
+    run.write_state(dog, run.State(status="failed", step=400, total=400))
+    pages.answered(page, {"act": "accept", "run": dog.name})
+    assert begun[-1][-2:] == [str(dog), "--accept-changes"]

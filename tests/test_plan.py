@@ -49,7 +49,7 @@ def test_a_style_gets_more_room_than_a_subject():
 
 def test_without_a_card_the_starter_is_proposed_and_the_reason_is_given():
     source, why = plan.propose([STARTER, SDXL], CPU)
-    assert source == "starter" and "No graphics card" in why
+    assert source == "starter" and "no graphics card" in why
 
 
 def test_with_a_card_the_largest_model_that_fits_it_is_proposed():
@@ -70,9 +70,10 @@ def test_with_a_card_the_largest_model_that_fits_it_is_proposed():
 def test_memory_is_what_is_predicted_and_how_it_is_saved_is_said(base, gigabytes, title):
     machine = Machine("cuda", "A card", gigabytes * GB)
     line = said(base, machine)["Memory"]
-    rung, size = plan.memory(base, machine, chosen(base))
+    rung, size, *_ = plan.memory(base, machine, chosen(base))
     assert line.value == f"about {size / GB:.1f} of {gigabytes} GB" and not line.warning
     assert line.why == f"predicted, {rung.title}" and title in rung.title
+    assert line.leads[0] == "machine.memory"
     assert size <= plan.usable(machine)
 
 
@@ -87,7 +88,7 @@ def test_the_processor_keeps_everything_in_fp32():
     needed = plan.memory(SD15, CPU, chosen(SD15))
     assert needed.rung == RUNGS[0]
     assert needed.size > 4 * (FOOTPRINTS["sd15"].unet + FOOTPRINTS["sd15"].text)
-    assert said(STARTER, CPU)["Memory"] == plan.Line("Memory", "about 2.0 of 16 GB", "estimate")
+    assert said(STARTER, CPU)["Memory"][:4] == ("Memory", "about 2.0 of 16 GB", "an estimate", False)
     assert plan.memory(Base("/models/odd", "Odd", None), CARD, chosen(SD15)) is None
 
 
