@@ -5,7 +5,7 @@ Nothing in the folder is ever written. `starter:streamline` and `starter:fluent`
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,19 @@ def pictures_of(folder: str | Path) -> dict[Path, int]:
 def repeats_of(root: Path, pictures: list[Path]) -> dict[Path, int]:
     """How often each of the pictures below `root` counts: as the nearest folder above it that is named N_ says."""
     return _repeats(root, pictures)[0]
+
+
+def captions_of(folder: str | Path) -> tuple[list[Path], dict[Path, str]]:
+    """The pictures that count, in natural order, and the captions of those that have one; no picture is opened."""
+    root = _resolved(folder)
+    files = sorted(_files(root), key=lambda path: natural(path.relative_to(root).as_posix()))
+    pictures = [path for path in files if _is_picture(path)]
+    counts, _ = _repeats(root, pictures)
+    pictures = [path for path in pictures if counts[path]]
+    if not pictures:
+        raise ValueError(_nothing(root, files))
+    texts, _ = _captions(files, pictures, lines=False)
+    return pictures, {path: text for path, text in texts.items() if text}
 
 
 def names(examples: Sequence[Example]) -> list[str]:
@@ -249,9 +262,7 @@ def _damaged(skipped: list[tuple[Path, str]], num_pictures: int, on_bad_image: s
     return f"{told}{more}{remedy}"
 
 
-def _captions(
-    files: list[Path], pictures: dict[Path, Size], lines: bool
-) -> tuple[dict[Path, str], list[str]]:
+def _captions(files: list[Path], pictures: Iterable[Path], lines: bool) -> tuple[dict[Path, str], list[str]]:
     """Captions from files beside the pictures, else from a metadata.jsonl; and notes on encodings that were guessed."""
     listing: dict[Path, list[Path]] = {}
     for path in files:
