@@ -1,11 +1,13 @@
 """BLIP (arXiv:2201.12086): a sentence for a picture."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ..errors import out_of_memory
 from ..paths import shown
 
 if TYPE_CHECKING:
@@ -26,9 +28,10 @@ class Blip:
         self.at_once = 8 if device.type == "cuda" else 1  # pictures in a batch
         with _plainly(folder):
             self.processor = BlipProcessor.from_pretrained(folder, local_files_only=True)
-            model = BlipForConditionalGeneration.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            model, told = BlipForConditionalGeneration.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
             )
+            assert not told["missing_keys"]  # transformers would fill them with chance
         self.model = model.to(device).eval()
 
     def __call__(self, pictures: list[Image.Image]) -> list[str]:
@@ -48,15 +51,13 @@ class Blip:
 
 
 @contextlib.contextmanager
-def _plainly(folder: Path):
+def _plainly(folder: Path) -> Iterator[None]:
     """Whatever a loader stumbles over is the folder's fault; memory is not."""
-    from ..errors import out_of_memory
-
     try:
         yield
     except Exception as error:
         if out_of_memory(error):
             raise
         raise ValueError(
-            f"The BLIP model in {shown(folder)} can't be loaded ({shown(str(error).splitlines()[0], 120)}); download it again."
+            f"The BLIP model in {shown(folder)} is damaged or incomplete; download it again."
         ) from error

@@ -97,7 +97,7 @@ def to_do(folder: Path, existing: Existing) -> list[Path]:
     """The pictures that get a caption. ValueError where two of them have one .txt."""
     if existing not in EXISTING:
         raise ValueError(f"existing is {existing!r}; it must be one of {', '.join(EXISTING)}.")
-    pictures, texts = pictures_in.captions_of(folder)
+    pictures, texts = pictures_in.captioned(folder)
     todo = [path for path in pictures if existing != "skip" or path not in texts]
     by_file: dict[Path, Path] = {}
     for path in pictures:
@@ -166,7 +166,7 @@ def _read(paths: list[Path]) -> tuple[dict[Path, Image.Image], dict[Path, str]]:
 
 def changed(folder: Path, new: dict[Path, str], *, existing: Existing, trigger: str = "") -> dict[Path, str]:
     """The captions to write, of pictures whose caption becomes another one; as they are beside the pictures now."""
-    _, old = pictures_in.captions_of(folder)
+    old = pictures_in.captions_of(folder, new)
     wanted = {
         path: combined(text, old.get(path, ""), existing=existing, trigger=trigger)
         for path, text in new.items()

@@ -101,17 +101,21 @@ def repeats_of(root: Path, pictures: list[Path]) -> dict[Path, int]:
     return _repeats(root, pictures)[0]
 
 
-def captions_of(folder: str | Path) -> tuple[list[Path], dict[Path, str]]:
+def captioned(folder: str | Path) -> tuple[list[Path], dict[Path, str]]:
     """The pictures that count, in natural order, and the captions of those that have one; no picture is opened."""
     root = _resolved(folder)
     files = sorted(_files(root), key=lambda path: natural(path.relative_to(root).as_posix()))
-    pictures = [path for path in files if _is_picture(path)]
-    counts, _ = _repeats(root, pictures)
-    pictures = [path for path in pictures if counts[path]]
+    counts, _ = _repeats(root, [path for path in files if _is_picture(path)])
+    pictures = [path for path, times in counts.items() if times]
     if not pictures:
         raise ValueError(_nothing(root, files))
-    texts, _ = _captions(files, pictures, lines=False)
-    return pictures, {path: text for path, text in texts.items() if text}
+    return pictures, captions_of(root, pictures)
+
+
+def captions_of(root: Path, pictures: Iterable[Path]) -> dict[Path, str]:
+    """The captions of those of the pictures below `root` that have one."""
+    texts, _ = _captions(list(_files(root)), pictures, lines=False)
+    return {path: text for path, text in texts.items() if text}
 
 
 def names(examples: Sequence[Example]) -> list[str]:

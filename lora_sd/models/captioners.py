@@ -25,6 +25,10 @@ ONNX, TAGS = "model.onnx", "selected_tags.csv"  # of a tagger
 CONFIG = "config.json"
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 PICKLE = "pytorch_model.bin"
+PARTS = {  # of BLIP, and what may stand for it
+    "tokenizer.json": ("vocab.txt",),
+    "preprocessor_config.json": ("processor_config.json",),
+}
 SMALL = (".json", ".txt")  # vocabulary and settings
 
 
