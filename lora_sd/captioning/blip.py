@@ -52,7 +52,10 @@ class Blip:
 
 @contextlib.contextmanager
 def _plainly(folder: Path) -> Iterator[None]:
-    """Whatever a loader stumbles over is the folder's fault; memory is not."""
+    """Whatever a loader stumbles over is the folder's fault; memory is not. Without its own progress bars."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     try:
         yield
     except Exception as error:

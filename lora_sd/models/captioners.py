@@ -107,11 +107,14 @@ def _problem(folder: Path, kind: Kind | None) -> str:
     if kind == "tagger":
         missing = [name for name in (ONNX, TAGS) if name not in there]
         return f"has no {missing[0]}; get that file from where the others came from" if missing else ""
-    if any(WEIGHTS.fullmatch(name) for name in there):
-        return ""
-    if PICKLE in there:
-        return f"has its weights as {PICKLE} only, a kind of file that can run programs; get its model.safetensors"
-    return "has no model.safetensors; get that file from where the others came from"
+    weights = any(WEIGHTS.fullmatch(name) for name in there)
+    if not weights and PICKLE in there:
+        return f"has its weights as {PICKLE} only, which can run programs; get its model.safetensors"
+    found = {"model.safetensors": weights} | {
+        name: bool(there & {name, *more}) for name, more in PARTS.items()
+    }
+    missing = [name for name, here in found.items() if not here]
+    return f"has no {missing[0]}; get that file from where the others came from" if missing else ""
 
 
 def needed(name: str, files: Collection[str], config: dict[str, Any]) -> list[str]:
