@@ -31,7 +31,8 @@ class Blip:
             model, told = BlipForConditionalGeneration.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
             )
-            assert not told["missing_keys"]  # transformers would fill them with chance
+            if told["missing_keys"]:  # they would be filled with chance
+                raise LookupError(min(told["missing_keys"]))
         self.model = model.to(device).eval()
 
     def __call__(self, pictures: list[Image.Image]) -> list[str]:
@@ -55,6 +56,7 @@ def _plainly(folder: Path) -> Iterator[None]:
     """Whatever a loader stumbles over is the folder's fault; memory is not. Without its own progress bars."""
     from transformers.utils import logging
 
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
@@ -64,3 +66,6 @@ def _plainly(folder: Path) -> Iterator[None]:
         raise ValueError(
             f"The BLIP model in {shown(folder)} is damaged or incomplete; download it again."
         ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
