@@ -64,7 +64,9 @@ def caption(
     todo = to_do(root, existing)
     if not todo:
         return {}
-    write = write or write_files
+    if write is None:
+        _refuse_twins(todo)
+        write = write_files
     loaded = load(
         captioners.describe(str(model)),
         threshold=threshold,
@@ -94,20 +96,23 @@ def own_folder(folder: str | Path) -> Path:
 
 
 def to_do(folder: Path, existing: Existing) -> list[Path]:
-    """The pictures that get a caption. ValueError where two of them have one .txt."""
+    """The pictures that get a caption."""
     if existing not in EXISTING:
         raise ValueError(f"existing is {existing!r}; it must be one of {', '.join(EXISTING)}.")
     pictures, texts = pictures_in.captioned(folder)
-    todo = [path for path in pictures if existing != "skip" or path not in texts]
+    return [path for path in pictures if existing != "skip" or path not in texts]
+
+
+def _refuse_twins(pictures: list[Path]) -> None:
+    """ValueError where two pictures would have one .txt."""
     by_file: dict[Path, Path] = {}
     for path in pictures:
         other = by_file.setdefault(path.with_suffix(".txt"), path)
-        if other != path and {other, path} & {*todo}:
+        if other != path:
             raise ValueError(
                 f"{shown(other.name)} and {shown(path.name)} would share the caption {shown(path.stem)}.txt; "
                 "rename one of them."
             )
-    return todo
 
 
 def load(
@@ -166,7 +171,7 @@ def _read(paths: list[Path]) -> tuple[dict[Path, Image.Image], dict[Path, str]]:
 
 def changed(folder: Path, new: dict[Path, str], *, existing: Existing, trigger: str = "") -> dict[Path, str]:
     """The captions to write, of pictures whose caption becomes another one; as they are beside the pictures now."""
-    old = pictures_in.captions_of(folder, new)
+    old = pictures_in.captions_of(folder, list(new))
     wanted = {
         path: combined(text, old.get(path, ""), existing=existing, trigger=trigger)
         for path, text in new.items()

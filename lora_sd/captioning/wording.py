@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from ..data.captions import with_trigger
+from ..data.captions import with_trigger_in_each
 
 Existing = Literal["skip", "replace", "append"]  # what to do with a picture that has a caption
 EXISTING: tuple[Existing, ...] = get_args(Existing)
@@ -18,6 +18,11 @@ def combined(new: str, old: str, *, existing: Existing, trigger: str = "") -> st
     """
     if existing == "skip" and old:
         return old
-    if existing == "append" and old:
-        new = ", ".join([old, *(part for part in new.split(", ") if part and part not in old.split(", "))])
-    return with_trigger(new, trigger)
+    if existing == "append" and old:  # several captions are on lines of their own
+        new = "\n".join(_added(line, new) for line in old.split("\n"))
+    return with_trigger_in_each(new, trigger)
+
+
+def _added(old: str, new: str) -> str:
+    known = old.split(", ")
+    return ", ".join([old, *(part for part in new.split(", ") if part and part not in known)])

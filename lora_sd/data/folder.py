@@ -109,13 +109,12 @@ def captioned(folder: str | Path) -> tuple[list[Path], dict[Path, str]]:
     pictures = [path for path, times in counts.items() if times]
     if not pictures:
         raise ValueError(_nothing(root, files))
-    return pictures, captions_of(root, pictures)
+    return pictures, {path: text for path, text in captions_of(root, pictures).items() if text}
 
 
-def captions_of(root: Path, pictures: Iterable[Path]) -> dict[Path, str]:
-    """The captions of those of the pictures below `root` that have one."""
-    texts, _ = _captions(list(_files(root)), pictures, lines=False)
-    return {path: text for path, text in texts.items() if text}
+def captions_of(root: Path, pictures: list[Path]) -> dict[Path, str]:
+    """The caption of each picture below `root` that has one, as training finds it; several are on lines of their own."""
+    return _captions(list(_files(root)), pictures, lines=True)[0]
 
 
 def names(examples: Sequence[Example]) -> list[str]:
