@@ -5,6 +5,7 @@ projects/mycat/masks/a.png is that of images/a.jpg: 8-bit grey, of the picture's
 
 import base64
 import binascii
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -26,13 +27,9 @@ PREFIX = "data:image/png;base64,"
 FAINT = 8  # how opaque paint is at least, of 255, that counts
 
 
-def folder(project: Project) -> Path:
-    return project.folder / "masks"
-
-
 def file(project: Project, picture: Path) -> Path:
     """Where the mask of a picture is, or would be."""
-    return folder(project) / picture.relative_to(project.images).with_suffix(".png")
+    return project.masks / picture.relative_to(project.images).with_suffix(".png")
 
 
 def picture_of(project: Project, name: str) -> Path:
@@ -45,7 +42,7 @@ def picture_of(project: Project, name: str) -> Path:
 
 def masked(project: Project) -> list[Path]:
     """The pictures that have a mask."""
-    if not folder(project).is_dir():
+    if not project.masks.is_dir():
         return []
     return [picture for picture in project.pictures() if file(project, picture).is_file()]
 
@@ -58,7 +55,7 @@ def setting(project: Project) -> str:
     if not masked(project):
         return ""
     common = os.path.commonpath([picture.parent for picture in project.pictures()])
-    return str(folder(project) / os.path.relpath(common, project.images))
+    return str(project.masks / os.path.relpath(common, project.images))
 
 
 def painting_size(picture: Path) -> Size:
@@ -101,12 +98,6 @@ def remove(project: Project, name: str) -> None:
     file(project, picture_of(project, name)).unlink(missing_ok=True)
 
 
-def clear(project: Project) -> None:
-    """No masks any more: those of pictures that are gone must not fall on others of the same names."""
-    for path in folder(project).rglob("*.png"):
-        path.unlink()
-
-
 def copy_of_picture(project: Project, picture: Path) -> Path:
     """A re-encoded copy to paint on, in a folder that is served."""
     return uploads.thumbnail(picture, project.thumbs, LONGEST)
@@ -117,16 +108,11 @@ def copy_of_mask(project: Project, picture: Path) -> Path | None:
     mask = file(project, picture)
     if not mask.is_file():
         return None
-    key = f"mask-{uploads.key_of(mask, LONGEST)}.png"
-    target = project.thumbs / key
+    key = hashlib.sha1(f"{mask}|{changed(mask)}|{changed(picture)}".encode()).hexdigest()[:20]
+    target = project.thumbs / f"{key}.png"
     if not target.exists():
         project.thumbs.mkdir(parents=True, exist_ok=True)
         small = rgb(mask).convert("L").resize(painting_size(picture), Image.Resampling.BILINEAR)
         with written(target, durable=False) as out:
             small.save(out, "PNG")
     return target
-
-
-def stamp(project: Project) -> tuple[int, ...]:
-    """Another one whenever a mask came, went or changed."""
-    return tuple(changed(file(project, picture)) for picture in masked(project))

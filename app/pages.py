@@ -12,9 +12,11 @@ from lora_sd.models import find
 
 from . import (
     bar,
+    caption_part,
     line,
     loras,
     make_page,
+    mask_part,
     models,
     news,
     places,
@@ -33,7 +35,7 @@ from .theme import theme
 from .view import node
 
 TITLE = "LoRA SD"
-TABS = ("make", "watch", "try")
+TABS = ("make", "images", "watch", "try")
 ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing leaves it: pictures, captions and
 results stay in its folders, and models are downloaded only when you ask for one."""
 LOGIN = "After five wrong passwords, wait a minute before the next."
@@ -48,6 +50,8 @@ class Pages(NamedTuple):
     tabs: gr.Tabs
     status: gr.HTML
     make: make_page.Page
+    captions: caption_part.Part
+    masks: mask_part.Part
     watch: watch_page.Page
     attempt: try_page.Page
     news: gr.HTML
@@ -61,7 +65,7 @@ class Pages(NamedTuple):
         """What follows facts that change seldom."""
         make, attempt = self.make, self.attempt
         mine = [make.start, make.download, make.cancel_download, make.base, *attempt.loras, attempt.on_cpu]
-        return [*mine, self.watch.run, self.clock]
+        return [*mine, *self.captions.following(), self.watch.run, self.clock]
 
 
 Updates = dict[Any, Any]
@@ -75,7 +79,8 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     models.refresh()
     latest = names()
     lora = loras.newest(asked["run"]) if "run" in asked else None
-    updates = make_page.opened(pages.make, open_project(latest[0] if latest else None))
+    project = open_project(latest[0] if latest else None)
+    updates = make_page.opened(pages.make, project) | mask_part.opened(pages.masks, project)
     updates |= try_page.offered(pages.attempt, lora)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
     updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
@@ -140,7 +145,7 @@ def followed(pages: Pages, run_id: str | None, session: str) -> Updates:
     """Menus and buttons that are behind."""
     updates: Updates = {}
     for name, fact in news.late(run_id, session).items():
-        updates |= follow(pages, name, fact)
+        updates |= follow(pages, name, fact) | caption_part.follow(pages.captions, name, fact)
     return updates
 
 
@@ -164,7 +169,7 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
             return {pages.make.start: make_page.START[fact]}
         case "pause":
             return {pages.clock: gr.Timer(fact)}
-    raise AssertionError(name)
+    return {}
 
 
 # -- layout and wiring -----------------------------------------------------------------------------------------------
@@ -178,6 +183,11 @@ def build(*, remote: bool = False) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Make", id="make"):
                 make = make_page.build(remote=remote)
+            with gr.Tab("Images", id="images"), gr.Row(elem_classes="make"):
+                with gr.Column(min_width=320, elem_classes="card"):
+                    captions = caption_part.build(remote=remote)
+                with gr.Column(min_width=320, elem_classes="card"):
+                    masks = mask_part.build()
             with gr.Tab("Watch", id="watch"):
                 watching = watch_page.build()
             with gr.Tab("Try it", id="try"):
@@ -187,7 +197,18 @@ def build(*, remote: bool = False) -> gr.Blocks:
             gr.Markdown(credits(), elem_id="credits")
         make_page.wire(make)
         try_page.wire(attempt)
-        wire(demo, Pages(tabs, status, make, watching, attempt, news.component(), gr.Timer(1)))
+        caption_part.wire(captions, make.project)
+        masked = mask_part.wire(masks, make.project)
+        masked.success(
+            lambda **values: make_page.replan(make, values),
+            None,
+            make.outputs(),
+            inputs_kwargs=make.inputs(),
+            **PRIVATE,
+        )
+        wire(
+            demo, Pages(tabs, status, make, captions, masks, watching, attempt, news.component(), gr.Timer(1))
+        )
     view.tell_errors_as_text(demo)
     return demo
 
@@ -198,9 +219,17 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
 
-    opening = demo.load(open_page, None, [*make.outputs(), *pages.destinations()], **PRIVATE)
+    shown = [*make.outputs(), *pages.masks.outputs(), *pages.destinations()]
+    opening = demo.load(open_page, None, shown, **PRIVATE)
     opening.then(None, js=OPENED, **PRIVATE)
     for tab in pages.tabs.children:
+        if tab.id == "images":  # pictures may have come meanwhile
+            tab.select(
+                lambda project, name: mask_part.opened(pages.masks, open_project(project), name),
+                [make.project, pages.masks.picture],
+                pages.masks.outputs(),
+                **PRIVATE,
+            )
         tab.select(None, js=KEEP_IN_ADDRESS.format(name="tab", value=f"'{tab.id}'"), **PRIVATE)
     watching.run.change(None, watching.run, js=KEEP_IN_ADDRESS.format(name="run", value="value"), **PRIVATE)
 

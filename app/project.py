@@ -5,6 +5,7 @@ projects/mycat/   images/   project.json: {"choices": {"trigger": …, "changes"
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -48,6 +49,11 @@ class Project:
         return self.folder / "images"
 
     @property
+    def masks(self) -> Path:
+        """What was painted: app/masks.py."""
+        return self.folder / "masks"
+
+    @property
     def thumbs(self) -> Path:
         return places.thumbs() / "projects" / self.name
 
@@ -68,7 +74,8 @@ class Project:
         return added
 
     def clear(self) -> None:
-        """Forget every picture. These are our copies; a person's own files are never touched."""
+        """Forget every picture, and its mask. These are our copies; a person's own files are never touched."""
+        shutil.rmtree(self.masks, ignore_errors=True)  # or they would fall on others of the same names
         for path in self.images.rglob("*"):
             if path.is_file():
                 path.unlink()

@@ -9,9 +9,10 @@ from lora_sd import hardware, rates
 from lora_sd.config import TrainConfig
 from lora_sd.settings import LENGTHS
 
-from . import epoch, form, models, plan, reach
+from . import epoch, form, masks, models, plan, reach
 from .plan import Base, Machine
 from .project import Choices, Project
+from .words import say
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Sheet:
     @property
     def automatic(self) -> dict[str, Any]:
         proposed = plan.settings(self.choices.kind, self.choices.quality, self.base, self.num_pictures)
-        return form.with_defaults({**proposed, "data.on_bad_image": "skip"})
+        painted = masks.setting(self.project)
+        return form.with_defaults({**proposed, "data.on_bad_image": "skip", "data.masks": painted})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -56,7 +58,15 @@ class Sheet:
         told = plan.lines(
             choices.kind, choices.quality, self.base, self.num_pictures, self.machine, settings, length
         )
-        return told + [plan.unusual(note, settings) for note in notes]
+        return told + self.masks() + [plan.unusual(note, settings) for note in notes]
+
+    def masks(self) -> list[plan.Line]:
+        """That pictures have masks, where they are used."""
+        masked = len(masks.masked(self.project))
+        if not masked or self.settings["data.masks"] != self.automatic["data.masks"]:
+            return []
+        value = say("{count} of {total} pictures", count=masked, total=self.num_pictures)
+        return [plan.Line(say("Masks"), value, say("only what you painted is learned of them"))]
 
     def length(self, config: TrainConfig) -> epoch.Length | None:
         """How long the run will be; None where that is not known before it has begun."""

@@ -245,7 +245,9 @@ def local_folder(text: str) -> Path:
 
 def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL) -> Path:
     """A small re-encoded copy in `folder`, made once for each version of the file."""
-    target = folder / f"{key_of(path, size)}.webp"
+    facts = path.stat()
+    key = hashlib.sha1(f"{path}|{facts.st_mtime_ns}|{facts.st_size}|{size}".encode()).hexdigest()[:20]
+    target = folder / f"{key}.webp"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         small = rgb(path)
@@ -253,9 +255,3 @@ def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL) -> Path:
         with written(target, durable=False) as file:
             small.save(file, "WEBP", quality=85)
     return target
-
-
-def key_of(path: Path, size: int) -> str:
-    """A name for a copy of that size of this version of the file."""
-    facts = path.stat()
-    return hashlib.sha1(f"{path}|{facts.st_mtime_ns}|{facts.st_size}|{size}".encode()).hexdigest()[:20]
