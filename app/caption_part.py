@@ -62,12 +62,15 @@ getting = models.Download()
 def menu() -> list[tuple[str, str]]:
     """(label, source) of the models that are here, then of those that can be downloaded."""
     here = [model.source for model in captioners.installed()]
-    offered = [
-        (say("{name} · not downloaded yet", name=name), name)
-        for name in captioners.OFFERS
-        if name not in here
+    offered = [name for name in captioners.OFFERS if name not in here]
+    return [(short(name), name) for name in here] + [
+        (say("{name} · to download", name=short(name)), name) for name in offered
     ]
-    return [(name, name) for name in here] + offered
+
+
+def short(name: str) -> str:
+    """A Hugging Face name without its owner."""
+    return name.rpartition("/")[2]
 
 
 def kind_of(source: str) -> captioners.Kind | None:
@@ -82,13 +85,22 @@ def kind_of(source: str) -> captioners.Kind | None:
 
 
 def picked(part: Part, source: str | None) -> Updates:
-    """A model was chosen: what it asks for."""
+    """A model was chosen: what it asks for, and whether it has to be downloaded."""
     kind = kind_of(source or "")
-    return {
+    updates: Updates = {
         control: gr.update(visible=kind in (None, of))
         for of, controls in part.by_kind().items()
         for control in controls
     }
+    return updates | {part.get: gr.update(visible=not is_here(source or ""))}
+
+
+def is_here(source: str) -> bool:
+    try:
+        captioners.describe(checked(source.strip()))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def views() -> dict[str, Node | None]:
@@ -109,8 +121,13 @@ def follow(part: Part, name: str, fact: Any) -> Updates:
     match name:
         case "captioners":
             return {part.model: gr.update(choices=menu())}
+        case "getting-captioner" if fact:
+            return {part.get: gr.update(visible=False), part.stop_getting: gr.update(visible=True)}
         case "getting-captioner":
-            return {part.get: gr.update(interactive=not fact), part.stop_getting: gr.update(visible=fact)}
+            return {
+                part.get: gr.update(visible=getting.error != ""),
+                part.stop_getting: gr.update(visible=False),
+            }
         case "captioning":
             return {part.write: gr.update(interactive=not fact), part.cancel: gr.update(visible=fact)}
         case "busy":
@@ -228,6 +245,8 @@ def write(values: Mapping[str, Any], writer: Writer) -> Node | None:
         if not project.pictures():
             raise ValueError(say("No usable pictures yet: drop some on the Make page."))
         source = checked((values["model"] or "").strip())
+        if source in captioners.OFFERS and not is_here(source):
+            raise ValueError(say("{name} is not on this computer yet; press Download first.", name=source))
         options = {name: values[name] for name in ("threshold", "character_threshold")}
         options |= {"without": values["without"].split(","), "max_tokens": int(values["max_tokens"])}
         order = Order(
@@ -260,11 +279,12 @@ def build(*, remote: bool = False) -> Part:
     """`remote`: the page is open to other computers, so it takes no paths of this one."""
     gr.Markdown("### Captions by a model")
     gr.Markdown(ABOUT, elem_classes="quiet")
-    sources = menu()
-    with gr.Row():
+    source = menu()[0][1]
+    kind = kind_of(source)
+    with gr.Row(elem_classes="captioner"):
         model = gr.Dropdown(
-            sources,
-            value=sources[0][1],
+            menu(),
+            value=source,
             label="Model",
             allow_custom_value=not remote,
             elem_id="captioner",
@@ -272,7 +292,9 @@ def build(*, remote: bool = False) -> Part:
             min_width=220,
             info="One of the menu, or the path of a folder or a Hugging Face name.",
         )
-        get_button = gr.Button("Download", scale=1, min_width=110, elem_id="get-captioner")
+        get_button = gr.Button(
+            "Download", visible=not is_here(source), scale=1, min_width=110, elem_id="get-captioner"
+        )
         stop_getting = gr.Button("Cancel", scale=1, min_width=110, visible=False, elem_id="stop-captioner")
     existing = gr.Radio(
         EXISTING, value="skip", label="Pictures that have a caption", elem_id="caption-existing"
@@ -289,6 +311,7 @@ def build(*, remote: bool = False) -> Part:
             0.05,
             0.95,
             0.35,
+            visible=kind != "blip",
             step=0.05,
             label="How sure of a tag",
             elem_id="caption-threshold",
@@ -298,6 +321,7 @@ def build(*, remote: bool = False) -> Part:
             0.05,
             0.95,
             0.85,
+            visible=kind != "blip",
             step=0.05,
             label="How sure of a character's name",
             elem_id="caption-character-threshold",
@@ -305,6 +329,7 @@ def build(*, remote: bool = False) -> Part:
         without = gr.Textbox(
             "",
             label="Tags never to write",
+            visible=kind != "blip",
             elem_id="caption-without",
             info="With commas between them.",
             max_length=5000,
@@ -315,6 +340,7 @@ def build(*, remote: bool = False) -> Part:
             40,
             step=1,
             label="Longest sentence",
+            visible=kind != "tagger",
             elem_id="caption-tokens",
             info="In tokens, about three for two words.",
         )
@@ -337,7 +363,9 @@ def wire(
     """`project` holds the name of the project; `writer` gives who writes its captions."""
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     kinds = [control for controls in part.by_kind().values() for control in controls]
-    part.model.change(lambda source: picked(part, source), part.model, kinds, queue=False, **quiet)
+    part.model.change(
+        lambda source: picked(part, source), part.model, [*kinds, part.get], queue=False, **quiet
+    )
     part.get.click(get, part.model, part.obstacle, queue=False, **quiet)
     part.stop_getting.click(getting.cancel, queue=False, **quiet)
     part.write.click(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_sd import run
+from lora_sd import errors, run
 from lora_sd.captioning import folder
 from lora_sd.captioning.folder import Write
 from lora_sd.captioning.wording import Existing
@@ -92,18 +92,20 @@ class Captioning:
                 )
             self._write(write)
         except (OSError, ValueError) as error:
-            self.error = str(error)
+            self.error = errors.sentence(error)
         finally:
             self.running = False
 
     def _messages(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         process = self.process
         assert process and process.stdin and process.stdout
-        with process, contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has just ended: that nothing comes tells
+            with process.stdin:
+                process.stdin.write(json.dumps(job) + "\n")
+        with process.stdout:
             for line in process.stdout:
                 yield json.loads(line)
+        process.wait()
 
     def _hear(self, message: dict[str, Any]) -> None:
         match message["kind"]:

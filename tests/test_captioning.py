@@ -157,7 +157,7 @@ def test_ctrl_c_keeps_what_was_written(models, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(300):
-        Image.new("RGB", (600, 400), (number % 256, 99, 0)).save(folder / f"{number}.png", compress_level=0)
+        Image.new("RGB", (600, 400), (number % 256, 99, 0)).save(folder / f"{number}.bmp")
     command = [sys.executable, "-m", "lora_sd", "caption", str(folder), "--model", models["tagger"]]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     until = time.time() + 60

@@ -66,8 +66,8 @@ OURS = {
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
-    "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
-    "models.find models.download models.captioners captioning.folder lora.beside lora.inspection lora.metadata",
+    "app": "app errors files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "models.find models.download models.captioners captioning.folder captioning.wording lora.beside lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
