@@ -221,7 +221,7 @@ def draw_latest(job: captioning.Captioning) -> Node | None:
                 alt=path.name,
                 loading="lazy",
             ),
-            node("span", text or say("(nothing)")),
+            node("span", job.written.get(path, text) or say("(nothing)")),
         )
         for path, text in latest
     ]
