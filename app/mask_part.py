@@ -47,8 +47,9 @@ def shown(part: Part, project: Project, name: str | None) -> Updates:
 
 def menu(project: Project) -> list[tuple[str, str]]:
     """(label, name) of every picture."""
-    masked = {*masks.masked(project)}
-    named = [(picture.relative_to(project.images).as_posix(), picture) for picture in project.pictures()]
+    pictures = project.pictures()
+    masked = {*masks.masked(project, pictures)}
+    named = [(picture.relative_to(project.images).as_posix(), picture) for picture in pictures]
     return [
         (say("{name} · with a mask", name=name) if picture in masked else name, name)
         for name, picture in named
@@ -56,10 +57,15 @@ def menu(project: Project) -> list[tuple[str, str]]:
 
 
 def draw_summary(project: Project) -> Node | None:
-    total, masked = len(project.pictures()), len(masks.masked(project))
+    pictures = project.pictures()
+    masked, total = len(masks.masked(project, pictures)), len(pictures)
     if not masked:
         return None
-    text = say("{count} of {total} pictures have a mask, and training uses it.", count=masked, total=total)
+    text = (
+        say("1 of {total} pictures has a mask, and training uses it.", total=total)
+        if masked == 1
+        else say("{count} of {total} pictures have a mask, and training uses it.", count=masked, total=total)
+    )
     return node("p", text, cls="quiet")
 
 

@@ -40,21 +40,19 @@ def picture_of(project: Project, name: str) -> Path:
     return known[name]
 
 
-def masked(project: Project) -> list[Path]:
-    """The pictures that have a mask."""
-    if not project.masks.is_dir():
-        return []
-    return [picture for picture in project.pictures() if file(project, picture).is_file()]
+def masked(project: Project, pictures: list[Path]) -> list[Path]:
+    """Those of the project's pictures that have a mask."""
+    return [picture for picture in pictures if file(project, picture).is_file()]
 
 
-def setting(project: Project) -> str:
-    """What data.masks is to be: the folder of masks, or nothing without any.
+def setting(project: Project, pictures: list[Path]) -> str:
+    """What data.masks is to be for a training on these pictures: the folder of masks, or nothing if none has one.
 
     Training looks for them by paths below the folder that all pictures have in common.
     """
-    if not masked(project):
+    if not masked(project, pictures):
         return ""
-    common = os.path.commonpath([picture.parent for picture in project.pictures()])
+    common = os.path.commonpath([picture.parent for picture in pictures])
     return str(project.masks / os.path.relpath(common, project.images))
 
 

@@ -32,7 +32,7 @@ class Sheet:
     @property
     def automatic(self) -> dict[str, Any]:
         proposed = plan.settings(self.choices.kind, self.choices.quality, self.base, self.num_pictures)
-        painted = masks.setting(self.project)
+        painted = masks.setting(self.project, self.pictures)
         return form.with_defaults({**proposed, "data.on_bad_image": "skip", "data.masks": painted})
 
     @property
@@ -62,7 +62,7 @@ class Sheet:
 
     def masks(self) -> list[plan.Line]:
         """That pictures have masks, where they are used."""
-        masked = len(masks.masked(self.project))
+        masked = len(masks.masked(self.project, self.pictures))
         if not masked or self.settings["data.masks"] != self.automatic["data.masks"]:
             return []
         value = say("{count} of {total} pictures", count=masked, total=self.num_pictures)

@@ -46,7 +46,7 @@ def test_what_is_painted_is_white_and_training_reads_it(project):
     masks.save(project, "cat.png", painted((300, 200), (0, 0, 150, 200)))
     mask = Image.open(project.masks / "cat.png")
     assert (mask.mode, mask.size, mask.getbbox()) == ("L", (300, 200), (0, 0, 150, 200))
-    folder = masks.setting(project)
+    folder = masks.setting(project, project.pictures())
     said = []
     examples = with_masks(find_examples(project.images, trigger="cat").examples, folder, said.append)
     by_name = {example.path.name: example for example in examples}
@@ -68,7 +68,9 @@ def test_a_large_picture_is_painted_on_a_small_copy_and_turned_as_it_is_seen(pro
 def test_masks_of_pictures_in_one_folder_below_are_found_by_training(project):
     (project.images / "cat.png").unlink()
     masks.save(project, "more/dog.jpg", painted((512, 1024), (0, 0, 512, 512)))
-    examples = with_masks(find_examples(project.images, trigger="x").examples, masks.setting(project), print)
+    examples = with_masks(
+        find_examples(project.images, trigger="x").examples, masks.setting(project, project.pictures()), print
+    )
     assert [example.mask for example in examples] == [project.masks / "more" / "dog.png"]
 
 
@@ -99,7 +101,7 @@ def test_only_pictures_of_the_project_get_a_mask(project, name):
 def test_what_is_no_painting_of_this_picture_is_refused(project, sent):
     with pytest.raises(ValueError, match="did not arrive whole"):
         masks.save(project, "cat.png", sent)
-    assert masks.masked(project) == []
+    assert masks.masked(project, project.pictures()) == []
 
 
 def test_a_mask_of_nothing_is_refused(project):
@@ -110,7 +112,7 @@ def test_a_mask_of_nothing_is_refused(project):
 def test_a_mask_goes_with_the_pictures(project):
     masks.save(project, "cat.png", painted((300, 200), (0, 0, 9, 9)))
     masks.remove(project, "cat.png")
-    assert masks.setting(project) == ""
+    assert masks.setting(project, project.pictures()) == ""
     masks.save(project, "cat.png", painted((300, 200), (0, 0, 9, 9)))
     project.clear()
     assert not project.masks.exists()
@@ -152,7 +154,7 @@ def test_the_buttons_of_the_canvas(project):
     told = mask_part.acted(part, {**sent, "act": "save", "mask": "x"})[part.editor]
     assert told["failed"] and "did not arrive" in told["told"] and told["src"]
     shown = mask_part.acted(part, {**sent, "act": "remove"})
-    assert shown[part.editor]["mask"] is None and masks.masked(project) == []
+    assert shown[part.editor]["mask"] is None and masks.masked(project, project.pictures()) == []
     for wrong in (
         {},
         {**sent, "act": "dance"},

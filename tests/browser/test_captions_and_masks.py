@@ -73,7 +73,7 @@ def test_a_mask_is_painted_saved_changed_and_read_by_training(cats, app, page):
     left, right = shares(mask)
     stroke = (20 * 80 + 3.14 * 10**2) / 100**2  # the brush is a twentieth of 200 pixels to each side
     assert left == pytest.approx(stroke, abs=0.01) and right == 0 and Image.open(mask).size == (200, 100)
-    expect(page.locator("#mask-summary")).to_contain_text("1 of 4 pictures have a mask")
+    expect(page.locator("#mask-summary")).to_contain_text("1 of 4 pictures has a mask")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
     page.reload()
