@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 import lora_sd
 from lora_sd import __main__ as cli
 from lora_sd.captioning import folder as captioning
+from lora_sd.captioning.blip import Blip
 from lora_sd.captioning.tagger import Tagger, plain, prepared
 from lora_sd.captioning.wording import combined
 from lora_sd.data import images
@@ -68,6 +70,14 @@ def test_blip_says_what_transformers_says(models, folder):
             tokens = model.generate(**inputs, max_new_tokens=12, num_beams=3)
         assert text == processor.decode(tokens[0], skip_special_tokens=True).strip()
         assert path.with_suffix(".txt").read_text() == text + "\n"
+
+
+def test_blip_says_the_same_of_pictures_together_as_one_by_one(models, folder):
+    pictures = [images.rgb(path) for path in captioning.to_do(folder, "replace")]
+    model = Blip(Path(models["blip"]), torch.device("cpu"), torch.float32, max_tokens=12)
+    assert model(pictures) == [text for picture in pictures for text in model([picture])]
+    half = Blip(Path(models["blip"]), torch.device("cpu"), torch.bfloat16, max_tokens=12)
+    assert half.model.dtype == torch.bfloat16 and len(half(pictures)) == 4
 
 
 def test_a_tagger_writes_what_is_probable_enough_in_that_order_and_no_rating(models, folder):
