@@ -206,6 +206,22 @@ def build() -> Page:
     return Page(project, tools, grid)
 
 
+def writer(project: Project) -> Callable[[Mapping[Path, str]], None]:
+    """What writes captions that come all at once, so that one undo takes them back."""
+
+    def write(texts: Mapping[Path, str]) -> None:
+        before = captions.read(project, list(texts))
+        history.make(
+            project,
+            [
+                Change(project.name_of(path), "caption", before.get(path, ""), text)
+                for path, text in texts.items()
+            ],
+        )
+
+    return write
+
+
 def shown(page: Page, name: str | None) -> dict[Any, Any]:
     """The page on that project; the grid then asks for what it shows, also where it was on it before."""
     project = open_project(name)

@@ -184,6 +184,8 @@ def words() -> dict[str, str]:
         "everything": say("Show all"),
         "use": say("Use"),
         "times": say("Repeats"),
+        "mask": say("Mask"),
+        "mask_of": say("Paint a mask for {name}"),
         "caption": say("Caption of {name}"),
         "no_caption": say("No caption"),
         "trigger_stands_in": say("No caption: {trigger} stands in"),

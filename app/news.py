@@ -12,7 +12,7 @@ import gradio as gr
 
 from lora_sd import queue
 
-from . import bar, loras, make_view, models, story, try_view, view, watch_page, watch_view
+from . import bar, caption_part, loras, make_view, models, story, try_view, view, watch_page, watch_view
 from .tabs import Shared, Tabs
 from .view import Node
 
@@ -26,6 +26,7 @@ def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
         "bar": bar.draw(story.read(current.folder) if current else None, len(waiting)),
         "try-notice": try_view.draw_notice(),
         "download-state": make_view.draw_download(models.current),
+        **caption_part.views(),
         **watch_page.views(run_id),
     }
     facts = {
@@ -35,6 +36,7 @@ def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
         "downloading": models.current.running,
         "busy": try_view.on_card(),
         "waits": bool(current or waiting),
+        **caption_part.facts(),
         "curve": watch_page.curve(run_id),
     }
     return views, facts

@@ -13,11 +13,13 @@ from lora_sd.models import find
 from . import (
     api,
     bar,
+    caption_part,
     guide,
     images_page,
     line,
     loras,
     make_page,
+    mask_part,
     models,
     news,
     places,
@@ -58,6 +60,9 @@ class Pages(NamedTuple):
     status: gr.HTML
     make: make_page.Page
     images: images_page.Page
+    captions: caption_part.Part
+    masks: mask_part.Part
+    mask_fold: gr.Accordion
     watch: watch_page.Page
     attempt: try_page.Page
     news: gr.HTML
@@ -72,7 +77,7 @@ class Pages(NamedTuple):
         """What follows facts that change seldom."""
         make, attempt = self.make, self.attempt
         mine = [make.start, make.download, make.cancel_download, make.base, *attempt.loras, attempt.on_cpu]
-        return [*mine, self.watch.run, self.clock]
+        return [*mine, *self.captions.following(), self.watch.run, self.clock]
 
 
 Updates = dict[Any, Any]
@@ -88,6 +93,7 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     lora = loras.newest(asked["run"]) if "run" in asked else None
     project = open_project(latest[0] if latest else None)
     updates = make_page.opened(pages.make, project) | images_page.shown(pages.images, project.name)
+    updates |= mask_part.opened(pages.masks, project)
     updates |= try_page.offered(pages.attempt, lora)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
     updates[pages.guide] = guide.tour()
@@ -154,7 +160,7 @@ def followed(pages: Pages, run_id: str | None, session: str) -> Updates:
     """Menus and buttons that are behind."""
     updates: Updates = {}
     for name, fact in news.late(run_id, session).items():
-        updates |= follow(pages, name, fact)
+        updates |= follow(pages, name, fact) | caption_part.follow(pages.captions, name, fact)
     return updates
 
 
@@ -178,7 +184,7 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
             return {pages.make.start: make_page.START[fact]}
         case "pause":
             return {pages.clock: gr.Timer(fact)}
-    raise AssertionError(name)
+    return {}
 
 
 # -- layout and wiring -----------------------------------------------------------------------------------------------
@@ -194,6 +200,11 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 make = make_page.build(remote=remote)
             with gr.Tab("Images", id="images"):
                 images = images_page.build()
+                with images.tools:
+                    with gr.Accordion("Captions by a model", open=False, elem_classes="fold"):
+                        captions = caption_part.build(remote=remote)
+                    with gr.Accordion("Masks", open=False, elem_id="mask-fold", elem_classes="fold") as fold:
+                        masks = mask_part.build()
             with gr.Tab("Watch", id="watch"):
                 watching = watch_page.build()
             with gr.Tab("Try it", id="try"):
@@ -212,6 +223,9 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 status=status,
                 make=make,
                 images=images,
+                captions=captions,
+                masks=masks,
+                mask_fold=fold,
                 watch=watching,
                 attempt=attempt,
                 guide=guide.component(),
@@ -230,7 +244,7 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
 
-    shown = [*make.outputs(), *images.outputs(), *pages.destinations(), pages.guide]
+    shown = [*make.outputs(), *images.outputs(), *pages.masks.outputs(), *pages.destinations(), pages.guide]
     opening = demo.load(open_page, None, shown, **PRIVATE)
     opening.then(None, js=OPENED, **PRIVATE)
     for tab in pages.tabs.children:
@@ -250,6 +264,7 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
         inputs_kwargs=make.inputs(),
         **PRIVATE,
     )
+    wire_images(pages)
 
     started = [make.obstacle, pages.tabs, watching.run]
     make.start.click(
@@ -276,6 +291,30 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     gr.on([pages.clock.tick, watching.run.change], poll, outputs=pages.news, **(at_once | asking))
     pages.news.chart(draw_chart, outputs=watching.chart, **at_once)
     pages.news.menus(catch_up, outputs=pages.following(), **at_once)
+
+
+def wire_images(pages: Pages) -> None:
+    """The parts of Images: captions by a model, which its history has as one edit, and masks, which the plan follows."""
+    make, images, masks = pages.make, pages.images, pages.masks
+    caption_part.wire(pages.captions, make.project, images_page.writer)
+    masked = mask_part.wire(masks, make.project)
+    replanned = {"inputs_kwargs": make.inputs(), "outputs": make.outputs(), **PRIVATE}
+    masked.success(lambda **values: make_page.replan(make, values), **replanned)
+
+    def paint(project: str, event: gr.EventData) -> Updates:
+        opened = mask_part.opened(masks, open_project(project), str(event._data.get("name", "")))
+        return {pages.mask_fold: gr.Accordion(open=True)} | opened
+
+    shown = images.grid.mask(paint, make.project, [pages.mask_fold, *masks.outputs()], **PRIVATE)
+    shown.then(None, js="() => document.querySelector('#mask-fold').scrollIntoView()", **PRIVATE)
+    for tab in pages.tabs.children:
+        if tab.id == "images":  # pictures may have come meanwhile
+            tab.select(
+                lambda project, name: mask_part.opened(masks, open_project(project), name),
+                [make.project, masks.picture],
+                masks.outputs(),
+                **PRIVATE,
+            )
 
 
 def credits() -> str:

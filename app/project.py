@@ -7,6 +7,7 @@ projects/mycat/   images/   project.json: {"choices": {"trigger": …, "changes"
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -52,6 +53,11 @@ class Project:
     @property
     def images(self) -> Path:
         return self.folder / "images"
+
+    @property
+    def masks(self) -> Path:
+        """What was painted: app/masks.py."""
+        return self.folder / "masks"
 
     @property
     def thumbs(self) -> Path:
@@ -112,7 +118,8 @@ class Project:
         return added
 
     def clear(self) -> None:
-        """Forget every picture. These are our copies; a person's own files are never touched."""
+        """Forget every picture, and its mask. These are our copies; a person's own files are never touched."""
+        shutil.rmtree(self.masks, ignore_errors=True)  # or they would fall on others of the same names
         for path in self.images.rglob("*"):
             if path.is_file():
                 path.unlink()

@@ -13,7 +13,7 @@ from lora_sd.data import buckets
 from lora_sd.data.buckets import Fit, Size
 from lora_sd.settings import LENGTHS
 
-from . import capacity, drawing, epoch, form, models, pace, plan, reach, story
+from . import capacity, drawing, epoch, form, masks, models, pace, plan, reach, story
 from .capacity import Base, Machine, Needed
 from .project import Choices, Project
 from .words import say
@@ -36,7 +36,8 @@ class Sheet:
     @property
     def automatic(self) -> dict[str, Any]:
         proposed = plan.settings(self.choices.kind, self.choices.quality, self.base, self.num_pictures)
-        return form.with_defaults({**proposed, "data.on_bad_image": "skip"})
+        painted = masks.setting(self.project, self.pictures)
+        return form.with_defaults({**proposed, "data.on_bad_image": "skip", "data.masks": painted})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -71,7 +72,15 @@ class Sheet:
             captions=captions,
             time=self.time(length),
         )
-        return told + [plan.unusual(note, settings) for note in notes]
+        return told + self.masks() + [plan.unusual(note, settings) for note in notes]
+
+    def masks(self) -> list[plan.Line]:
+        """That pictures have masks, where they are used."""
+        masked = len(masks.masked(self.project, self.pictures))
+        if not masked or self.settings["data.masks"] != self.automatic["data.masks"]:
+            return []
+        value = say("{count} of {total} pictures", count=masked, total=self.num_pictures)
+        return [plan.Line(say("Masks"), value, say("only what you painted is learned of them"))]
 
     def why_base(self) -> str:
         """Why this model is proposed; nothing for another one."""

@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .captioning.folder import caption as caption
     from .config import TrainConfig as TrainConfig
     from .kohya import load as import_config  # noqa: F401
     from .lora.formats import save_lora as save_lora
@@ -36,6 +37,7 @@ _HOMES = {
     "train": ("training.train", "train"),
     "resume": ("training.train", "resume"),
     "generate": ("sample", "generate"),
+    "caption": ("captioning.folder", "caption"),
     "load_model": ("models.load", "load"),
     "load_lora": ("sample", "load_lora"),
     "save_lora": ("lora.formats", "save_lora"),

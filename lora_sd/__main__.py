@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|inspect|download|doctor`, and the workshop's.
+"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|caption|inspect|download|doctor`, and the workshop's.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -281,6 +281,13 @@ def _free(path: Path) -> Path:
     return free
 
 
+def caption(arguments: list[str]) -> int:
+    """Write captions beside pictures: FOLDER --model NAME_OR_FOLDER [--replace|--append] [--trigger WORD]."""
+    from .caption_command import main as write
+
+    return write(arguments)
+
+
 def inspect(arguments: list[str]) -> int:
     """What is in a LoRA or textual-inversion file: FILE."""
     from .lora import metadata
@@ -292,7 +299,7 @@ def inspect(arguments: list[str]) -> int:
 
 
 def download(arguments: list[str]) -> int:
-    """Fetch a base model by its Hugging Face name: NAME."""
+    """Fetch a base model, or one that writes captions, by its Hugging Face name: NAME."""
     from .models import download as hub
 
     if len(arguments) != 1:
@@ -324,6 +331,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "stop": ask("stop"),
     "queue": queue,
     "generate": generate,
+    "caption": caption,
     "inspect": inspect,
     "download": download,
     "doctor": doctor,

@@ -10,7 +10,10 @@ from types import SimpleNamespace
 import huggingface_hub.constants as hub_constants
 import pytest
 import torch
+from captioning_models import blip, tagger
 
+from lora_sd.captioning.blip import Blip
+from lora_sd.models import captioners
 from lora_sd.models import download as downloading
 from lora_sd.models.download import Stopped, download
 from lora_sd.models.find import describe
@@ -200,3 +203,32 @@ def test_other_architectures_are_refused_before_their_weights(hub):
     with pytest.raises(ValueError, match="is not a diffusers model"):
         download("owner/tiny")
     assert not any("safetensors" in path for path, _ in hub.requests)
+
+
+def test_a_model_that_writes_captions_comes_with_what_it_needs_and_without_pickles(hub, home):
+    shutil.rmtree(hub.folder)
+    blip(hub.folder)
+    (hub.folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (hub.folder / "tf_model.h5").write_bytes(b"another")
+    path = download("owner/tiny")
+    assert path == home / "models" / "owner--tiny" == captioners.describe("owner/tiny").path
+    assert "model.safetensors" in files_of(path) and not {"pytorch_model.bin", "tf_model.h5"} & files_of(path)
+    hub.requests.clear()
+    assert download("owner/tiny") == path and not hub.requests
+    assert Blip(path, torch.device("cpu"), torch.float32, max_tokens=5).at_once == 1
+
+
+def test_a_tagger_comes_as_its_two_files(hub):
+    shutil.rmtree(hub.folder)
+    tagger(hub.folder)
+    (hub.folder / "model.safetensors").write_bytes(b"for another program")
+    assert files_of(download("owner/tiny")) == {"model.onnx", "selected_tags.csv"}
+
+
+def test_a_captioner_of_pickles_only_is_refused_before_they_come(hub):
+    shutil.rmtree(hub.folder)
+    blip(hub.folder)
+    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"has no weights as \.safetensors, and others are not opened"):
+        download("owner/tiny")
+    assert not any("pytorch_model" in path for path, _ in hub.requests)

@@ -48,6 +48,7 @@ OURS = {
     "lora_sd.data.folder": "data.captions data.images data.buckets paths remembered data.variants",
     "lora_sd.models": "models errors paths files",
     "lora_sd.models.find": "models.header models.others models.safetensors_file paths files run",  # for the folder of our own models
+    "lora_sd.models.captioners": "models.find models.header paths run",
     "lora_sd.lora": "lora models.family models.header models.safetensors_file paths remembered files __version__",
     "lora_sd.lora.layers": "lora.dora lora.packed lora.dropout lora.initial lora.pairs",
     "lora_sd.lora.initial": "lora.pairs lora.seeds",
@@ -59,20 +60,24 @@ OURS = {
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.workshop": "workshop lora models paths files data.images",
     "lora_sd.workshop_command": "workshop flags terminal lora.formats",
+    "lora_sd.captioning": "captioning data models errors files hardware paths",
+    "lora_sd.caption_command": "captioning models.captioners run signals terminal",
     "lora_sd.sample": "models lora paths",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
-    "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images data.health remembered "
-    "models.find models.tokens models.download lora.beside lora.inspection lora.metadata",
+    "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets "
+    "data.images data.health remembered models.find models.tokens models.download lora.beside lora.inspection lora.metadata errors "
+    "models.captioners captioning.folder captioning.wording",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
     "gradio": "app",
     "diffusers": "models sample training.optim",
-    "transformers": "models sample training.optim",
+    "transformers": "models sample training.optim captioning.blip",
+    "onnxruntime": "captioning.tagger",
     "safetensors": "models lora workshop data.cache data.store training.state",
     "accelerate": "training __main__",
     "pynvml": "hardware",
@@ -82,8 +87,9 @@ OTHERS = {
 }
 TORCHLESS = (
     "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command "
-    "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.data.health lora_sd.models.find lora_sd.models.tokens "
-    "lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
+    "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.data.health lora_sd.models.find "
+    "lora_sd.models.tokens lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages "
+    "lora_sd.models.captioners lora_sd.caption_command lora_sd.captioning.folder"
 ).split()
 
 

@@ -109,7 +109,8 @@ function makeCard(name) {
     h('div', { class: 'frame' }, inner, unread),
     h('p', { class: 'name' }, h('b', {}, name), ' ', facts),
     odd, text, status, more,
-    h('div', { class: 'uses' }, h('label', {}, use, ' ', say('use')), h('label', {}, say('times'), ' ', times)));
+    h('div', { class: 'uses' }, h('label', {}, use, ' ', say('use')), h('label', {}, say('times'), ' ', times),
+      button(say('mask'), () => trigger('mask', { name }), { 'aria-label': say('mask_of', { name }) })));
   Object.assign(card, { node, text, use });
 
   const calm = (words_, kind = '') => { status.textContent = words_; status.className = `status ${kind}`; };
@@ -382,6 +383,9 @@ function begin() {
   }
   refresh();
 }
+
+// Captions that a model wrote: news.js brings whose they are.
+(window.drawView ??= {})['captions-written'] = (written) => { if (written?.project === project && project && data) changed(); };
 
 const onScreen = () => root.isConnected && root.offsetParent !== null;
 begin();

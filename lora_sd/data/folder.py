@@ -114,6 +114,17 @@ def captions_of(root: Path, pictures: list[Path]) -> dict[Path, str]:
     return _captions(list(_files(root)), pictures, lines=True)[0]
 
 
+def captioned(folder: str | Path) -> tuple[list[Path], dict[Path, str]]:
+    """The pictures that count, in natural order, and the captions of those that have one; no picture is opened."""
+    root = _resolved(folder)
+    files = sorted(_files(root), key=lambda path: natural(path.relative_to(root).as_posix()))
+    counts, _ = _repeats(root, [path for path in files if _is_picture(path)])
+    pictures = [path for path, times in counts.items() if times]
+    if not pictures:
+        raise ValueError(_nothing(root, files))
+    return pictures, {path: text for path, text in captions_of(root, pictures).items() if text}
+
+
 def names(examples: Sequence[Example]) -> list[str]:
     """Each picture's path below the folder that all of its root have in common; of other roots with their number before."""
     roots = list(dict.fromkeys(example.root for example in examples))

@@ -1,4 +1,4 @@
-"""A base model from Hugging Face, by name: only the files a LoRA needs, into our models folder.
+"""A base model, or one that writes captions, from Hugging Face by name: only the files needed, into our models folder.
 
 Half precision where the publisher has it, each weight once, disk checked first. A download that is stopped or breaks
 goes on where it was. `model_index.json` comes last, so a folder that has one is whole. Nothing here runs unasked.
@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from . import find
+from . import captioners, find
 from .header import pipeline_problem
 
 DEFAULTS = {
@@ -54,8 +54,9 @@ def download(
     `on_progress(done, total)` is told bytes. Raises Stopped when asked to stop, ValueError with one sentence if it
     can't be had.
     """
-    with suppress(ValueError):  # not here, or not whole
-        return find.describe(name).path
+    for look in (find, captioners):
+        with suppress(ValueError):  # not here, or not whole
+            return look.describe(name).path
     folder = find.our_folder(name)
     with _plainly(name, folder):
         info = HfApi().model_info(name, files_metadata=True)
@@ -76,18 +77,26 @@ def download(
 
 
 def _needed(name: str, files: dict[str, File], revision: str) -> list[File]:
-    """The files of a diffusers model that a LoRA needs, its index last."""
+    """The files of a diffusers model that a LoRA needs, its index last; or of a model that writes captions."""
     if INDEX not in files:
+        config = _json(name, captioners.CONFIG, revision) if captioners.CONFIG in files else {}
+        if chosen := captioners.needed(name, files, config):
+            return [files[path] for path in chosen]
         raise ValueError(
             f"{name} is not a diffusers model; download its .safetensors file by hand, and give the path of that."
         )
-    response = get_session().get(hf_hub_url(name, INDEX, revision=revision), headers=build_hf_headers())
-    hf_raise_for_status(response)
-    problem = pipeline_problem(json.loads(response.content))
+    problem = pipeline_problem(_json(name, INDEX, revision))
     if problem:
         raise ValueError(f"{name} {problem}.")
     chosen = [file for part in PARTS for file in _of_part([f for f in files if f.startswith(f"{part}/")])]
     return [files[path] for path in (*chosen, INDEX)]
+
+
+def _json(name: str, file: str, revision: str) -> dict[str, Any]:
+    response = get_session().get(hf_hub_url(name, file, revision=revision), headers=build_hf_headers())
+    hf_raise_for_status(response)
+    values = json.loads(response.content)
+    return values if isinstance(values, dict) else {}
 
 
 def _of_part(paths: list[str]) -> list[str]:
