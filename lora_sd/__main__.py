@@ -94,7 +94,7 @@ def resume(arguments: list[str]) -> int:
 def _write_down(folder: Path, error: ValueError) -> None:
     """Why a run does not go on, for the page: a trainer that it started has no terminal to say so."""
     recorder = Recorder(folder, run.read_state(folder).total)
-    recorder(Failed(errors.sentence(error), code=getattr(error, "code", "")))
+    recorder(Failed(errors.sentence(error), code=errors.code(error)))
     recorder.close()
 
 

@@ -71,12 +71,13 @@ class Note(Event):
 class Failed(Event):
     """The run ended early. `text` is for people; `details` is the traceback.
 
-    `code` names what a page can offer a button for: "changed", settings or pictures are not those it began with.
+    `code` is that of errors.py, for which remedies.py says how to go on; `rung` is how memory was saved (footprint.RUNGS).
     """
 
     text: str
     details: str = ""
     code: str = ""
+    rung: str = ""
 
 
 @dataclass(frozen=True)
