@@ -26,7 +26,14 @@ REMEDIES = {
 }
 
 CODES = ("memory", "disk", "place", "numbers", "card", "model", "pictures", "changed", "input")
-CARD = ("CUDA", "cuDNN", "CUBLAS", "NVML", "HIP error", "device-side assert")  # in what PyTorch says of a card
+CARD = (
+    "CUDA",
+    "cuDNN",
+    "CUBLAS",
+    "NVML",
+    "HIP error",
+    "device-side assert",
+)  # in what PyTorch says of a card
 
 
 def code(error: BaseException) -> str:

@@ -33,6 +33,7 @@ OURS = {
     "lora_sd.rates": "settings",
     "lora_sd.terminal": "events remedies",
     "lora_sd.remedies": "config events footprint",
+    "lora_sd.discard": "lock run",
     "lora_sd.report": "config doctor events files run settings",
     "lora_sd.hardware": "",
     "lora_sd.footprint": "",
@@ -65,7 +66,7 @@ OURS = {
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
-    "app": "app files errors remedies report lock config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "app": "app files errors remedies report discard config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.beside lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
@@ -81,7 +82,7 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.report lora_sd.remedies lora_sd.worker lora_sd.workshop_command "
+    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.report lora_sd.remedies lora_sd.discard lora_sd.worker lora_sd.workshop_command "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
     "lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()
