@@ -243,12 +243,14 @@ def local_folder(text: str) -> Path:
     return folder
 
 
-def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL) -> Path:
-    """A small re-encoded copy in `folder`, made once for each version of the file."""
+def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL, *, make: bool = True) -> Path | None:
+    """A small re-encoded copy in `folder`, made once for each version of the file; None where it would have to be made now."""
     facts = path.stat()
     key = hashlib.sha1(f"{path}|{facts.st_mtime_ns}|{facts.st_size}|{size}".encode()).hexdigest()[:20]
     target = folder / f"{key}.webp"
     if not target.exists():
+        if not make:
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         small = rgb(path)
         small.thumbnail((size, size))

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 
+WITHOUT = "Training without"  # begins the note about a picture that is left out
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
