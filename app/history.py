@@ -4,7 +4,7 @@ import shutil
 import time
 from pathlib import Path
 
-from lora_sd import discard, run
+from lora_sd import discard
 from lora_sd.run import Run
 
 from . import places, story, view, watch_view

@@ -262,8 +262,9 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     }
     moments = [pages.clock.tick, watching.run.change, watching.columns.input]
     gr.on(moments, poll, outputs=pages.news, **(at_once | asking))
-    charted = at_once | {"inputs": [watching.run, watching.shown]}
-    gr.on([pages.news.chart, watching.shown.input], draw_chart, outputs=watching.chart, **charted)
+    charted = at_once | {"inputs": [watching.run, watching.shown], "outputs": watching.chart}
+    pages.news.chart(draw_chart, **charted)
+    watching.shown.input(draw_chart, **charted)
     pages.news.menus(catch_up, outputs=pages.following(), **at_once)
 
 

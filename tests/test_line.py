@@ -116,7 +116,7 @@ def test_train_longer_and_resume_with_the_changes(calls):
     recorder.close()
     assert "Resume with the changes" in header(dog)
     page = SimpleNamespace(tabs="tabs", watch=SimpleNamespace(run="run"))
-    for folder, click in ((cat, {"act": "extend", "steps": "500"}), (dog, {"act": "accept"})):
+    for folder, click in ((cat, {"act": "extend", "steps": "500"}), (dog, {"act": "remedy"})):
         assert pages.answered(page, {**click, "run": folder.name})["run"]["value"] == folder.name
         run.write_state(folder, run.State(status="finished"))
     assert calls[1::2] == [(cat.name, "--extend", "500"), (dog.name, "--accept-changes")]

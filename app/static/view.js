@@ -34,6 +34,8 @@ function fill(node, trees) {
 // What is written in the fields beside a button.
 const answers = (ask) => Object.fromEntries([...(ask?.querySelectorAll('input') ?? [])].map((field) => [field.name, field.value]));
 
+const EVENTS = ['click', 'reuse', 'report']; // Gradio wants their names written here
+
 const draw = (tree) => {
   fill(element.querySelector('.view'), tree ? [tree] : []);
   element.dispatchEvent(new CustomEvent('drawn', { bubbles: true }));
@@ -44,5 +46,5 @@ draw(window.shownViews?.[name] ?? props.value);
 watch('value', () => draw(props.value));
 element.addEventListener('click', (event) => {
   const target = event.target.closest('[data-act]');
-  if (target) trigger(target.dataset.event ?? 'click', { ...target.dataset, ...answers(target.closest('.ask')) });
+  if (target) trigger(EVENTS.find((name) => name === target.dataset.event) ?? 'click', { ...target.dataset, ...answers(target.closest('.ask')) });
 });
