@@ -1,10 +1,12 @@
 """The status bar on top of every page: what the machine is doing, how far it is, and a way to stop it."""
 
 from lora_sd import hardware
+from lora_sd.run import Run
 
 from . import story, view
 from .story import Story, duration
 from .view import Node, node
+from .words import say
 
 GB = 2**30
 
@@ -15,12 +17,12 @@ def component() -> "view.gr.HTML":
 
 def draw(current: Story | None, waiting: int = 0) -> Node:
     """The bar while `current` runs, or at rest; `waiting` runs stand in line."""
-    more = f" · {waiting} waiting" if waiting else ""
+    more = " · " + say("{number} waiting", number=waiting) if waiting else ""
     if current is None:
         return node(
             "div",
             dot("ready"),
-            node("span", "Ready", cls="state"),
+            node("span", say("Ready"), cls="state"),
             node("span", f"{machine()}{more}", cls="quiet"),
             cls="bar",
         )
@@ -30,12 +32,44 @@ def draw(current: Story | None, waiting: int = 0) -> Node:
         "div",
         dot("active"),
         node("span", f"{title(current)} · {phase(current)}", cls="state"),
-        view.bar(share, "Progress of the training"),
+        view.bar(share, say("Progress of the training")),
         node("span", f"{facts(current)}{more}", cls="quiet"),
-        view.button("Watch", "watch", run=current.folder.name),
-        view.button("Stop and save", "stop", run=current.folder.name),
+        view.button(say("Watch"), "watch", run=current.folder.name),
+        view.button(say("Stop and save"), "stop", run=current.folder.name),
         cls="bar",
     )
+
+
+def signal(current: Story | None, runs: list[Run]) -> dict[str, str]:
+    """What the browser's tab is called, and by which a run that ended is noticed: {"run", "title", "ended", "end"}.
+
+    `run` is that of the training with its `title`; `ended` the run that came to its end last, `end` how it did.
+    """
+    over = [found for found in runs if found.state.status in ENDS]
+    last = max(over, key=lambda found: found.state.t, default=None)
+    found = {
+        "run": "",
+        "title": "",
+        "ended": last.folder.name if last else "",
+        "end": end(last) if last else "",
+    }
+    if current is None:
+        return found
+    share = current.state.step / current.state.total if current.state.total else 0
+    return found | {"run": current.folder.name, "title": f"{share * 100:.0f} % · {title(current)}"}
+
+
+ENDS = ("finished", "stopped", "paused", "failed", "interrupted")
+
+
+def end(last: Run) -> str:
+    """`"✓ mycat finished"`"""
+    match last.state.status:
+        case "finished":
+            return say("✓ {name} finished", name=last.name)
+        case "stopped" | "paused":
+            return say("✓ {name} stopped", name=last.name)
+    return say("✕ {name} failed", name=last.name)
 
 
 def dot(kind: str) -> Node:
@@ -50,9 +84,9 @@ def phase(current: Story) -> str:
     """Where a run is: `"step 40 of 100"`, or what it prepares."""
     state = current.state
     if current.stopping:
-        return "stopping and saving"
+        return say("stopping and saving")
     if current.pausing:
-        return "pausing"
+        return say("pausing")
     if state.status == "training" and state.step:
         return state.place
     return state.phase or state.status
@@ -61,9 +95,9 @@ def phase(current: Story) -> str:
 def facts(current: Story) -> str:
     """Time left and memory, as far as they are known."""
     left = current.seconds_left
-    parts = [f"{duration(left)} left" if left is not None else "measuring speed"]
+    parts = [say("{time} left", time=duration(left)) if left is not None else say("measuring speed")]
     if current.memory:
-        parts.append(f"{current.memory / GB:.1f} GB in use")
+        parts.append(say("{size} GB in use", size=f"{current.memory / GB:.1f}"))
     return " · ".join(parts)
 
 
@@ -71,5 +105,7 @@ def machine() -> str:
     """The graphics card in a few words, or that there is none."""
     best = hardware.best()
     if best.kind == "cpu":
-        return "No graphics card found: the built-in starter model trains in minutes, larger ones take hours"
+        return say(
+            "No graphics card found: the built-in starter model trains in minutes, larger ones take hours"
+        )
     return f"{best.name} · {best.total / GB:.0f} GB"

@@ -12,6 +12,7 @@ from pathlib import Path
 from lora_sd import queue
 
 from . import drawing, story
+from .words import say
 
 LOOK = 1.0  # seconds between two looks
 MOST_STEPS = 1_000_000
@@ -28,7 +29,9 @@ def steps(text: str) -> str:
     """How much longer a run is to be trained. Raises ValueError for what is no number of steps."""
     number = text.strip().replace(",", "")
     if not (number.isascii() and number.isdecimal() and len(number) < 9 and 1 <= int(number) <= MOST_STEPS):
-        raise ValueError(f"Write how many steps more, a number from 1 to {MOST_STEPS:,}, like 500.")
+        raise ValueError(
+            say("Write how many steps more, a number from 1 to {most}, like 500.", most=f"{MOST_STEPS:,}")
+        )
     return str(int(number))
 
 

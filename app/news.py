@@ -22,8 +22,10 @@ tabs = Tabs()
 def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
     """The views of a tab that watches that run, and the facts that its menus, buttons and chart follow."""
     current, waiting = story.active(), queue.waiting()
+    training = story.read(current.folder) if current else None
     views = {
-        "bar": bar.draw(story.read(current.folder) if current else None, len(waiting)),
+        "bar": bar.draw(training, len(waiting)),
+        "signal": bar.signal(training, story.runs()),
         "try-notice": try_view.draw_notice(),
         "download-state": make_view.draw_download(models.current),
         **caption_part.views(),
@@ -43,19 +45,20 @@ def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
 
 
 now = Shared(look)
+previews = Shared(watch_page.previews)
 charts = Shared(watch_page.chart)
 
 
-def poll(run_id: str | None, session: str, count: int) -> dict[str, Any] | None:
+def poll(run_id: str | None, session: str, count: int, columns: str = "spread") -> dict[str, Any] | None:
     """What is new for a tab: {"count": 7, "shown": {"header": tree}, "behind": ["menus", "chart"]}.
 
-    `count` is that of the news it showed last. An answer can get lost, or be overtaken in a busy browser by the next.
+    `count` is that of the news it showed last, `columns` which previews it shows. An answer can get lost, or be overtaken in a busy browser by the next.
     """
     tab = tabs[session]
     if count != tab.count:
         tab.views.clear()
     views, facts = now(run_id)
-    shown = tab.fresh(views)
+    shown = tab.fresh(views | previews((run_id, columns)))
     late = tab.behind({**facts, "pause": tabs.pause})
     behind = ["menus"] if late - {"curve"} else []
     if "curve" in late and watch_page.is_chart_due(facts["curve"], tab.charted):
@@ -75,11 +78,11 @@ def late(run_id: str | None, session: str) -> dict[str, Any]:
     return found
 
 
-def chart(run_id: str | None, session: str) -> Any:
+def chart(run_id: str | None, session: str, shown: str = "loss") -> Any:
     """The chart as it is now."""
     tab, curve = tabs[session], now(run_id)[1]["curve"]
     tab.facts["curve"], tab.charted = curve, time.time()
-    return charts(curve) if curve else gr.skip()
+    return charts((curve, shown)) if curve else gr.skip()
 
 
 def component() -> gr.HTML:

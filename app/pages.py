@@ -14,16 +14,20 @@ from . import (
     api,
     bar,
     caption_part,
+    cards,
     guide,
     images_page,
     line,
     loras,
     make_page,
+    make_view,
     mask_part,
     models,
     news,
+    past_runs,
     places,
     reach,
+    reuse,
     story,
     try_page,
     view,
@@ -128,6 +132,8 @@ def done(pages: Pages, click: Mapping[str, str]) -> Updates:
     if click["act"] in ("up", "down", "leave"):
         line.change(click["act"], click.get("run", ""))
         return {}
+    if click["act"] == "make":
+        return {pages.tabs: gr.Tabs(selected="make")}
     folder = run.find(click.get("run", ""))
     if folder is None:
         return {}
@@ -140,14 +146,31 @@ def done(pages: Pages, click: Mapping[str, str]) -> Updates:
             )
         case "resume":
             return taught(pages, folder)
-        case "accept":
-            more = run.read_state(folder).extend  # refused with the changes, so still to be done
-            return taught(pages, folder, *(["--extend", more] if more else []), "--accept-changes")
+        case "remedy":
+            return taught(pages, folder, *cards.options(story.read(folder)))
+        case "delete":
+            past_runs.delete(folder)
+            return watch(pages, watch_page.choose())
         case "extend":
             return taught(pages, folder, "--extend", line.steps(str(click.get("steps", ""))))
         case "stop" | "pause" | "preview" | "save" as asked:
             run.command(folder, asked)
     return {}
+
+
+def reused(pages: Pages, run_id: str) -> Updates:
+    """Make, with the settings of a run."""
+    folder = run.find(run_id)
+    if folder is None:
+        return {}
+    try:
+        project, found = reuse.taken(folder)
+    except ValueError as error:
+        view.warn(str(error))
+        return {}
+    updates = make_page.opened(pages.make, project)
+    told = {pages.make.imported: make_view.draw_imported(found)}
+    return updates | told | {pages.tabs: gr.Tabs(selected="make")}
 
 
 def taught(pages: Pages, folder: Path, *options: str) -> Updates:
@@ -215,6 +238,8 @@ def build(*, remote: bool = False) -> gr.Blocks:
             gr.Markdown(credits(), elem_id="credits")
         again.click(lambda: gr.Tabs(selected="make"), None, tabs, js=TOUR, queue=False, **PRIVATE)
         make_page.wire(make)
+        watch_page.script()
+        watch_page.wire(demo, watching)
         try_page.wire(attempt)
         wire(
             demo,
@@ -274,22 +299,33 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def act(event: gr.EventData) -> Any:
         return answered(pages, event._data) or gr.skip()
 
-    for part in (pages.status, watching.header, watching.line, watching.past):
+    def use_again(event: gr.EventData) -> Any:
+        return reused(pages, str(event._data.get("run", ""))) or gr.skip()
+
+    for part in (pages.status, *watching.clickable()):
         part.click(act, None, pages.destinations(), **PRIVATE)
+    for part in watching.clickable():
+        part.reuse(use_again, None, [*make.outputs(), pages.tabs], **PRIVATE)
 
-    def poll(run_id: str | None, count: int, request: gr.Request) -> Any:
-        return news.poll(run_id, request.session_hash, count)
+    def poll(run_id: str | None, count: int, columns: str, request: gr.Request) -> Any:
+        return news.poll(run_id, request.session_hash, count, columns)
 
-    def draw_chart(run_id: str | None, request: gr.Request) -> Any:
-        return news.chart(run_id, request.session_hash)
+    def draw_chart(run_id: str | None, shown: str, request: gr.Request) -> Any:
+        return news.chart(run_id, request.session_hash, shown)
 
     def catch_up(run_id: str | None, request: gr.Request) -> Any:
         return followed(pages, run_id, request.session_hash) or gr.skip()
 
     at_once = {"inputs": watching.run, "queue": False, **PRIVATE}
-    asking = {"inputs": [watching.run, pages.news], "js": "(run) => [run, window.newsCount ?? 0]"}
-    gr.on([pages.clock.tick, watching.run.change], poll, outputs=pages.news, **(at_once | asking))
-    pages.news.chart(draw_chart, outputs=watching.chart, **at_once)
+    asking = {
+        "inputs": [watching.run, pages.news, watching.columns],
+        "js": "(run, news, columns) => [run, window.newsCount ?? 0, columns]",
+    }
+    moments = [pages.clock.tick, watching.run.change, watching.columns.input]
+    gr.on(moments, poll, outputs=pages.news, **(at_once | asking))
+    charted = at_once | {"inputs": [watching.run, watching.shown], "outputs": watching.chart}
+    pages.news.chart(draw_chart, **charted)
+    watching.shown.input(draw_chart, **charted)
     pages.news.menus(catch_up, outputs=pages.following(), **at_once)
 
 

@@ -8,6 +8,7 @@ from lora_sd.run import Run
 
 from . import story, view, watch_view
 from .view import Node, node
+from .words import say
 
 
 def draw(line: list[Place]) -> Node | None:
@@ -21,8 +22,8 @@ def draw(line: list[Place]) -> Node | None:
     ]
     return node(
         "section",
-        node("h3", "Waiting"),
-        node("p", "The next one begins by itself, also with this page closed.", cls="quiet"),
+        node("h3", say("Waiting")),
+        node("p", say("The next one begins by itself, also with this page closed."), cls="quiet"),
         node("ol", *rows, cls="runs line"),
         cls="card",
     )
@@ -31,17 +32,18 @@ def draw(line: list[Place]) -> Node | None:
 def draw_place(place: Place, found: Run | None, number: int, count: int) -> Node:
     """`found` is the run, where it is one of our folder."""
     run_id = place.folder.name
-    name, of = (found.name, f" · of {watch_view.when(found.started)}") if found else (run_id, "")
+    name = found.name if found else run_id
+    facts = [wish(place), *([watch_view.when(found.started)] if found else [])]
     buttons = [
-        _button("↑", "up", f"Move {name} up", run_id) if number > 1 else None,
-        _button("↓", "down", f"Move {name} down", run_id) if number < count else None,
-        _button("Remove", "leave", f"Take {name} out of the line", run_id),
+        _button("↑", "up", say("Move {name} up", name=name), run_id) if number > 1 else None,
+        _button("↓", "down", say("Move {name} down", name=name), run_id) if number < count else None,
+        _button(say("Remove"), "leave", say("Take {name} out of the line", name=name), run_id),
     ]
     return node(
         "li",
-        node("span", watch_view.ordinal(number) if number > 1 else "next", cls="badge queued"),
+        node("span", watch_view.ordinal(number) if number > 1 else say("next"), cls="badge queued"),
         node("b", name),
-        node("span", f"{wish(place)}{of}", cls="quiet"),
+        node("span", " · ".join(facts), cls="quiet"),
         node("span", *buttons, cls="actions"),
     )
 
@@ -56,10 +58,13 @@ def wish(place: Place) -> str:
     """What is to be done with a waiting run."""
     state = run.read_state(place.folder)
     if "--extend" in place.options:
-        return f"{int(place.options[place.options.index('--extend') + 1]):,} steps more"
+        more = int(place.options[place.options.index("--extend") + 1])
+        return say("{number} steps more", number=f"{more:,}")
     if state.step:
-        return f"from {state.place}"
-    return f"{state.total:,} steps" if state.total else "as long as its epochs are"
+        return say("from {place}", place=state.place)
+    return (
+        say("{number} steps", number=f"{state.total:,}") if state.total else say("as long as its epochs are")
+    )
 
 
 def where(folder: Path, line: list[Place]) -> int:

@@ -7,7 +7,7 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +17,12 @@ from lora_sd import config as cfg
 from lora_sd import events, run
 from lora_sd.run import Run, State
 
+from .words import say
+
 ENOUGH_STEPS = 5  # before a time left is worth showing
 SILENT = 120.0  # seconds
 RECENT = 30  # steps that the speed is taken from
+SLOWER = 3  # times as long as the first steps took: then the card's memory has spilled into the computer's
 
 
 class Picture(NamedTuple):
@@ -37,6 +40,7 @@ class Story:
     pictures: dict[tuple[int, int], Picture] = field(default_factory=dict)  # (step, index) -> picture
     saved: dict[str, int] = field(default_factory=dict)  # file name -> step
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # a sentence for each picture that can't be used
     failure: events.Failed | None = None
     offset: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,6 +69,9 @@ class Story:
                 )
             case events.Saved():
                 self.saved[Path(event.path).name] = event.step
+            case events.Note(text=text) if text.startswith(events.WITHOUT):
+                if text not in self.left_out:  # a resume tells it again
+                    self.left_out.append(text)
             case events.Note():
                 self.notes.append(event.text)
             case events.Failed():
@@ -102,6 +109,13 @@ class Story:
         silent = time.time() - self.state.t
         return silent if self.state.active and silent > usual else None
 
+    def spilled(self, card: int) -> bool:
+        """Whether a card of `card` bytes is full and steps have become far slower: it uses the computer's memory."""
+        first = [step.seconds for step in self.steps[1 : 1 + RECENT] if step.seconds]
+        full = card > 0 and (self.memory or 0) >= 0.97 * card
+        known = len(first) >= ENOUGH_STEPS and len(self.steps) > 2 * RECENT
+        return full and known and self.seconds_per_step > SLOWER * statistics.median(first)
+
     @property
     def memory(self) -> int | None:
         return next((step.memory for step in reversed(self.steps) if step.memory), None)
@@ -130,41 +144,57 @@ def runs() -> list[Run]:
     """
     folders = _subfolders(run.home() / "runs")
     if any(folder not in _known and os.path.exists(f"{folder}/config.toml") for folder in folders):
-        _known.update({str(found.folder): (_stamp(found.folder), found) for found in run.list_runs()})
+        _known.update({str(found.folder): (stamp(found.folder), found) for found in run.list_runs()})
     there = []
     for folder in sorted(folders, key=os.path.basename, reverse=True):
         if folder not in _known:
             continue
-        (before, found), stamp = _known[folder], _stamp(folder)
-        if found.state.active or stamp != before:
+        (before, found), now = _known[folder], stamp(folder)
+        if found.state.active or now != before:
             found = replace(found, state=run.read_state(found.folder))
-            _known[folder] = (stamp, found)
+            _known[folder] = (now, found)
         there.append(found)
     return there
 
 
-_listed: dict[
-    Path, tuple[int, list[Path]]
-] = {}  # run folder -> (when a checkpoint came or went, what there was)
+_listed: dict[str, tuple[int, list[Path]]] = {}  # folder -> (when a file came or went, what there was)
 SETTLED_NS = 2 * 10**9  # a folder that was changed this recently may change again under the same time
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The run's LoRA files as `run.checkpoints` gives them; the folder is read again only when it has changed."""
-    stamp = _changed(f"{folder}/checkpoints")
+    """The run's LoRA files as `run.checkpoints` gives them."""
+    return _files(f"{folder}/checkpoints", lambda: run.checkpoints(folder))
+
+
+def newest_preview(folder: Path) -> Path | None:
+    """The picture of the first prompt at the last step that has one."""
+    found = _files(f"{folder}/previews", lambda: sorted((folder / "previews").glob("*-0.png")))
+    return found[-1] if found else None
+
+
+def _files(folder: str, look: Callable[[], list[Path]]) -> list[Path]:
+    """What `look` finds in the folder, looked up again only when something there came or went."""
+    stamp = _changed(folder)
     known, files = _listed.get(folder, (-1, []))
     if stamp != known:
-        files = run.checkpoints(folder)
+        files = look()
         settled = time.time_ns() - stamp > SETTLED_NS
         _listed[folder] = (stamp if settled else -1, files)
     return files
+
+
+def forget(folder: Path) -> None:
+    """A run that was deleted."""
+    _known.pop(str(folder), None)
+    _story.cache_clear()
 
 
 def _subfolders(root: Path) -> list[str]:
     return [entry.path for entry in os.scandir(root) if entry.is_dir()] if root.is_dir() else []
 
 
-def _stamp(folder: Path | str) -> int:
+def stamp(folder: Path | str) -> int:
+    """When the run's state was written, in nanoseconds."""
     return _changed(f"{folder}/state.json")
 
 
@@ -204,5 +234,7 @@ def duration(seconds: float) -> str:
     """`"45 s"`, `"18 min"`, `"2 h 05 min"`."""
     minutes = round(seconds / 60)
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+        return say("{seconds} s", seconds=f"{seconds:.0f}")
+    if minutes < 60:
+        return say("{minutes} min", minutes=minutes)
+    return say("{hours} h {minutes} min", hours=minutes // 60, minutes=f"{minutes % 60:02}")

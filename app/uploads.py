@@ -245,10 +245,17 @@ def local_folder(text: str) -> Path:
     return folder
 
 
-def thumbnail(path: Path, folder: Path, size: int = THUMBNAIL, reduced: Image | None = None) -> Path:
-    """A small re-encoded copy in `folder`, made once for each version of the file; of `reduced`, where that is there already."""
+def thumbnail(
+    path: Path, folder: Path, size: int = THUMBNAIL, reduced: Image | None = None, *, make: bool = True
+) -> Path | None:
+    """A small re-encoded copy in `folder`, made once for each version of the file; of `reduced`, where that is there already.
+
+    None where it would have to be made now and `make` is off.
+    """
     target = thumbnail_path(path, folder, size)
     if not target.exists():
+        if not make:
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         picture = reduced or small(path, size)
         picture.thumbnail((size, size))

@@ -30,7 +30,7 @@ def node(tag: str, *children: Node | None, **attributes: Any) -> Node:
 
 
 def button(text: str, act: str, *, cls: str = "", **data: str) -> Node:
-    """A button whose click arrives in Python as `{"act": …, **data}`."""
+    """A button whose click arrives in Python as `{"act": …, **data}`; as another event than `click` where `event` names one."""
     extra = {f"data_{key}": value for key, value in data.items()}
     return node("button", text, type="button", cls=f"act {cls}".strip(), data_act=act, **extra)
 

@@ -1,41 +1,21 @@
-"""What the Watch page shows of a run: header, previews, curve, log, and the list of all runs."""
+"""What the Watch page shows of a run: header, previews, words on its curves, log, and details."""
 
+import json
 from datetime import datetime
-from pathlib import Path
 
-import pandas as pd
-
-from lora_sd import run
+from lora_sd import hardware, run
 from lora_sd.run import Run, State
 
-from . import bar, places, story, view
+from . import bar, cards, curves, places, reach, story, view
 from .story import Picture, Story, duration
 from .uploads import thumbnail
 from .view import Node, node
+from .words import say
 
-MOST_POINTS = 500  # in the chart
-MOST_COLUMNS = 9  # steps side by side
-MOST_RUNS = 40  # in the list
-LOG_LINES = 60
+MOST_COLUMNS = 9  # steps side by side, unless all are asked for
+MOST_OF_ALL = 60  # even then
+LOG_LINES = 200
 SMALL, LARGE = 256, 1024  # pixels of a preview in the table and beside another
-LINES = {"each step": "#c9c4bd", "smoothed": "#4f7a6b", "held-out": "#c9772f"}
-WORDS = {
-    "queued": "waiting",
-    "starting": "starting",
-    "caching": "preparing",
-    "training": "training",
-    "paused": "paused",
-    "stopped": "stopped and saved",
-    "finished": "finished",
-    "failed": "failed",
-    "interrupted": "interrupted",
-}
-NOT_BEGUN = "not begun"  # taken out of the line
-REASONS = {
-    "stopped": "Stopped as you asked. What it had learned is saved; it can go on from there.",
-    "paused": "Paused as you asked. Everything is kept; it goes on exactly where it was.",
-    "finished": "Your LoRA is ready.",
-}
 
 
 def draw_header(told: Story, place: int = 0) -> Node:
@@ -50,9 +30,10 @@ def draw_header(told: Story, place: int = 0) -> Node:
             node("span", word(state), cls=f"badge {state.status}"),
             cls="title",
         ),
-        view.bar(share, "Progress of this run"),
+        view.bar(share, say("Progress of this run")),
         node("p", progress(told), cls="quiet"),
-        draw_reason(told, place),
+        cards.draw(told) or draw_reason(told, place),
+        draw_warning(told),
         draw_actions(told),
         *(node("p", note, cls="note") for note in told.notes[-3:]),
         cls="header",
@@ -65,60 +46,78 @@ def progress(told: Story) -> str:
     if state.active and (not state.step or state.status != "training"):
         parts.insert(0, state.phase)
     if told.seconds_left is not None:
-        parts.append(f"{duration(told.seconds_left)} left")
+        parts.append(say("{time} left", time=duration(told.seconds_left)))
     if told.seconds_per_step:
-        parts.append(f"{told.seconds_per_step:.2g} s per step")
+        parts.append(say("{seconds} s per step", seconds=f"{told.seconds_per_step:.2g}"))
     if told.memory:
-        parts.append(f"{told.memory / bar.GB:.1f} GB of memory")
+        parts.append(say("{size} GB of memory", size=f"{told.memory / bar.GB:.1f}"))
     return " · ".join(part for part in parts if part)
 
 
 def draw_reason(told: Story, place: int = 0) -> Node | None:
-    """Why a run is not going on; for a failed one the sentence first, the details folded."""
-    if told.state.status == "queued":
-        return node("p", waiting(place), cls="note")
-    if told.state.status == "failed":
-        details = told.failure.details if told.failure else tail(told.folder)
-        return node(
-            "div",
-            node("p", node("b", told.state.error or "It failed.")),
-            node("details", node("summary", "Details"), node("pre", details or tail(told.folder))),
-            cls="error",
-            role="alert",
-        )
+    """What there is to say of a run that did not fail."""
+    sentence = reason(told, place)
+    return node("p", sentence, cls="note") if sentence else None
+
+
+def reason(told: Story, place: int) -> str:
+    status = told.state.status
+    if status == "queued":
+        return waiting(place)
     if told.stopping:
-        return node("p", "Stopping after this step, and saving …", cls="note")
+        return say("Stopping after this step, and saving …")
     if told.pausing:
-        return node("p", "Pausing after this step; everything is kept …", cls="note")
-    if word(told.state) == NOT_BEGUN:
-        return node("p", "It has not begun. Nothing is lost: start it whenever you like.", cls="note")
-    if told.state.status == "interrupted":
-        return node("p", interrupted(told), cls="note")
+        return say("Pausing after this step; everything is kept …")
+    if status == "stopped" and not told.state.step:
+        return say("It has not begun. Nothing is lost: start it whenever you like.")
+    if status == "stopped":
+        return say("Stopped as you asked. What it had learned is saved; it can go on from there.")
+    if status == "paused":
+        return say("Paused as you asked. Everything is kept; it goes on exactly where it was.")
+    return say("Your LoRA is ready.") if status == "finished" else ""
+
+
+def draw_warning(told: Story) -> Node | None:
+    """What a run that is on should be looked at for, and pictures that it does without."""
+    warnings = []
     if told.silence is not None:
-        return node("p", silent(told.silence), cls="note")
-    reason = REASONS.get(told.state.status)
-    return node("p", reason, cls="note") if reason else None
+        warnings.append(node("p", silent(told.silence)))
+    if spilled(told) and told.state.active:
+        text = say(
+            "The card's memory is full and steps have become far slower: it uses the computer's memory. Close other programs, or pause it and go on with less memory."
+        )
+        warnings.append(node("p", text))
+    if told.left_out:
+        items = node("ul", *(node("li", sentence) for sentence in told.left_out))
+        warnings.append(node("details", node("summary", left_out(len(told.left_out))), items))
+    return node("div", *warnings, cls="warnings", role="status") if warnings else None
 
 
-def interrupted(told: Story) -> str:
-    """What is known of a run whose process is gone, and what is kept of it."""
-    saved = run.saved_step(told.folder)
-    kept = f"All was saved at step {saved:,}; it goes on from there." if saved else "It can start again."
-    return f"It ended without a word: the computer slept or lost power, or the process was ended. {kept}"
+def left_out(number: int) -> str:
+    if number == 1:
+        return say("1 picture is left out — see which")
+    return say("{number} pictures are left out — see which", number=number)
+
+
+def spilled(told: Story) -> bool:
+    best = hardware.best()
+    return best.kind == "cuda" and told.spilled(best.total)
 
 
 def silent(seconds: float) -> str:
-    return (
-        f"No news for {duration(seconds)}. The disk or a network share may not answer, or the card has run out of memory "
-        "and uses the computer's. Wait, or stop it: what was saved stays."
+    return say(
+        "No news for {time}. The disk or a network share may not answer, or the card has run out of memory and uses the computer's. Wait, or stop it: what was saved stays.",
+        time=duration(seconds),
     )
 
 
 def waiting(place: int) -> str:
     """What a waiting run at that place says of itself."""
     if place > 1:
-        return f"{ordinal(place)} in line. It begins by itself when those before it are done."
-    return "Next in line. It begins by itself when the one that is training is done."
+        return say(
+            "{place} in line. It begins by itself when those before it are done.", place=ordinal(place)
+        )
+    return say("Next in line. It begins by itself when the one that is training is done.")
 
 
 def ordinal(number: int) -> str:
@@ -128,52 +127,83 @@ def ordinal(number: int) -> str:
 
 
 def word(state: State) -> str:
-    """The status of a run in a person's words."""
-    return NOT_BEGUN if state.status == "stopped" and not state.step else WORDS[state.status]
+    """The status of a run in a person's words; one of a later version as it is."""
+    match state.status:
+        case "stopped":
+            return say("stopped and saved") if state.step else say("not begun")
+        case "queued":
+            return say("waiting")
+        case "starting":
+            return say("starting")
+        case "caching":
+            return say("preparing")
+        case "training":
+            return say("training")
+        case "paused":
+            return say("paused")
+        case "finished":
+            return say("finished")
+        case "failed":
+            return say("failed")
+        case "interrupted":
+            return say("interrupted")
+    return state.status
 
 
 def draw_actions(told: Story) -> Node:
+    """What can be asked of a run; the card of one that failed has its own button first."""
     name, status = told.folder.name, told.state.status
     saved = run.saved_step(told.folder)
     buttons = []
     if told.state.active:
-        buttons += [view.button("Sample now", "preview", run=name), view.button("Save now", "save", run=name)]
-        buttons += [view.button("Pause", "pause", run=name), view.button("Stop and save", "stop", run=name)]
+        buttons += [view.button(say("Sample now"), "preview", run=name)]
+        buttons += [view.button(say("Save now"), "save", run=name)]
+        buttons += [view.button(say("Pause"), "pause", run=name)]
+        buttons += [view.button(say("Stop and save"), "stop", run=name)]
     elif status == "queued":
-        buttons += [view.button("Remove from the line", "leave", run=name)]
-    elif status != "finished":
-        where = f"Resume from step {saved:,}" if saved else "Start again" if told.steps else "Start"
-        buttons += [view.button(where, "resume", run=name)]
-    if status == "failed" and told.failure and told.failure.code == "changed":
-        buttons += [view.button("Resume with the changes", "accept", cls="primary", run=name)]
+        buttons += [view.button(say("Remove from the line"), "leave", run=name)]
+    elif status == "failed":
+        buttons += [view.button(say("Try again as it is"), "resume", run=name)]
+    elif status in ("stopped", "paused"):
+        buttons += [view.button(cards.from_where(told), "resume", run=name)]
+        buttons += [view.button(say("Resume with less memory"), "remedy", run=name)] if spilled(told) else []
     if story.checkpoints(told.folder):
-        buttons += [view.button("Try it", "try", cls="" if told.state.active else "primary", run=name)]
+        cls = "primary" if status in ("finished", "stopped", "paused") else ""
+        buttons += [view.button(say("Try it"), "try", cls=cls, run=name)]
     if status in ("finished", "stopped", "paused") and saved:
         buttons += [draw_longer(name)]
     return node("div", *buttons, cls="actions")
 
 
 def draw_longer(run_id: str) -> Node:
-    steps = node("input", type="number", name="steps", value="500", min="1", aria_label="Steps more")
+    steps = node("input", type="number", name="steps", value="500", min="1", aria_label=say("Steps more"))
     return node(
         "span",
-        view.button("Train longer", "extend", run=run_id),
+        view.button(say("Train longer"), "extend", run=run_id),
         steps,
-        node("span", "steps more"),
+        node("span", say("steps more")),
         cls="ask",
     )
 
 
-def draw_previews(told: Story) -> Node:
-    """Prompts × steps; column 0 is the base model without the LoRA."""
+def draw_previews(told: Story, columns: str = "spread") -> Node:
+    """Prompts × steps; column 0 is the base model without the LoRA. `columns`: "spread", "latest" or "all" of many."""
     if not told.pictures:
-        text = "The first pictures come before the first step: what the model draws without your LoRA."
         ahead = told.state.active or told.state.status == "queued"
-        return node("p", text if ahead else "This run made no preview pictures.", cls="quiet")
+        text = (
+            say("The first pictures come before the first step: what the model draws without your LoRA.")
+            if ahead
+            else say("This run made no preview pictures. Prompts for them are under Advanced on Make.")
+        )
+        return node("p", text, cls="quiet")
     steps = sorted({step for step, _ in told.pictures})
-    shown = [steps[i] for i in story.thin(len(steps), MOST_COLUMNS)]
+    shown = chosen(steps, columns)
     prompts = {index: picture.prompt for (_, index), picture in sorted(told.pictures.items())}
-    head = node("tr", node("th", "", scope="col"), *(node("th", column(step), scope="col") for step in shown))
+    head = node(
+        "tr",
+        node("th", node("span", say("Prompt"), cls="unseen"), scope="col"),
+        *(node("th", column(step), scope="col") for step in shown),
+    )
     rows = [
         node(
             "tr",
@@ -182,28 +212,57 @@ def draw_previews(told: Story) -> Node:
         )
         for index, prompt in prompts.items()
     ]
-    return node("div", node("table", node("thead", head), node("tbody", *rows)), cls="matrix")
+    return node(
+        "div",
+        node("table", node("thead", head), node("tbody", *rows)),
+        cls="matrix",
+        data_words=json.dumps(comparing()),
+        data_many="" if len(steps) > MOST_COLUMNS else None,
+    )
+
+
+def chosen(steps: list[int], columns: str) -> list[int]:
+    """Which steps are shown: without the LoRA always, and as many others as `columns` says."""
+    if columns == "latest" and len(steps) > MOST_COLUMNS:
+        return [steps[0], *steps[1 - MOST_COLUMNS :]]
+    return [steps[i] for i in story.thin(len(steps), MOST_OF_ALL if columns == "all" else MOST_COLUMNS)]
+
+
+def comparing() -> dict[str, str]:
+    """What the window says in which two pictures are compared."""
+    return {
+        "left": say("Left"),
+        "right": say("Right"),
+        "cut": say("Where the left picture ends"),
+        "before": say("One picture back"),
+        "after": say("One picture on"),
+        "up": say("Prompt before"),
+        "down": say("Next prompt"),
+        "keys": say("Arrow keys: ← → change the right picture, ↑ ↓ the prompt."),
+        "close": say("Close"),
+    }
 
 
 def column(step: int) -> str:
-    return "without LoRA" if step == 0 else f"step {step:,}"
+    return say("step {step}", step=f"{step:,}") if step else say("without LoRA")
 
 
 def draw_cell(told: Story, step: int, index: int) -> Node:
     picture = told.pictures.get((step, index))
     if picture is None:
         return node("td")
-    before = told.pictures.get((0, index)) if step else None
-    image = node(
-        "img", src=served(told, picture, SMALL), alt=f"{picture.prompt}, {column(step)}", data_step=step
-    )
+    try:
+        small, large = served(told, picture, SMALL), served(told, picture, LARGE)
+    except (OSError, ValueError):
+        text = say("This picture is gone, or damaged.")
+        return node("td", node("span", text, cls="quiet gone"))
+    image = node("img", src=small, alt=f"{picture.prompt}, {column(step)}", data_step=step, loading="lazy")
     cell = node(
         "button",
         image,
         type="button",
         cls="picture",
-        data_before=served(told, before, LARGE) if before else None,
-        data_after=served(told, picture, LARGE),
+        data_after=large,
         data_title=f"{picture.prompt} · {column(step)}",
     )
     return node("td", cell)
@@ -214,73 +273,53 @@ def served(told: Story, picture: Picture, size: int) -> str:
     return view.url(thumbnail(picture.path, folder, size))
 
 
-def points(told: Story) -> pd.DataFrame:
-    """The chart's rows: loss of each step, smoothed, and held-out; at most MOST_POINTS together."""
-    trained = [step for step in told.steps if step.loss is not None]
-    held_out = [step for step in told.steps if step.held_out is not None]
-    smoothed = story.smooth([step.loss for step in trained])
-    kept = story.thin(len(trained), (MOST_POINTS - len(held_out)) // 2)
-    rows = [(trained[i].step, trained[i].loss, "each step") for i in kept]
-    rows += [(trained[i].step, smoothed[i], "smoothed") for i in kept]
-    rows += [(step.step, step.held_out, "held-out") for step in held_out]
-    return pd.DataFrame(rows, columns=["step", "loss", "line"])
-
-
 def draw_words(told: Story) -> Node:
-    """The curve in words, for those who can't see it, and what to make of it."""
-    trained = [step.loss for step in told.steps if step.loss is not None]
-    held_out = [step.held_out for step in told.steps if step.held_out is not None]
-    sentences = []
-    if trained:
-        sentences.append(f"Loss {story.smooth(trained)[-1]:.3f}.")
-    if len(held_out) > 1:
-        change = held_out[-1] / held_out[0] - 1
-        sentences.append(
-            f"Held-out loss {held_out[-1]:.4f}, {abs(change):.0%} {'lower' if change < 0 else 'higher'} than at the start."
-        )
-    sentences.append("The curve is noisy by nature; the pictures tell more.")
-    return node("p", " ".join(sentences), cls="quiet")
+    """The curves in words, for those who can't see them, and what to make of them."""
+    said = [*curves.words(told), say("The curve is noisy by nature; the pictures tell more.")]
+    return node("p", " ".join(said), cls="quiet")
 
 
 def draw_log(told: Story) -> Node:
-    return node("pre", tail(told.folder) or "Nothing yet.", cls="log", tabindex="0")
-
-
-def tail(folder: Path) -> str:
-    """The last lines that the trainer printed."""
-    path = folder / "log.txt"
-    if not path.exists():
-        return ""
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 20_000))
-        text = file.read().decode("utf-8", "replace")
-    return "\n".join(line.rpartition("\r")[2] for line in text.splitlines()[-LOG_LINES:])
-
-
-def draw_past(runs: list[Run]) -> Node:
-    if not runs:
-        return node("p", "No runs yet.", cls="quiet")
-    return node("ul", *(draw_run(found) for found in runs[:MOST_RUNS]), cls="runs")
-
-
-def draw_run(found: Run) -> Node:
-    name, state = found.folder.name, found.state
-    buttons = [view.button("Open", "watch", run=name)]
-    if state.status in ("interrupted", "stopped", "failed", "paused"):
-        buttons.append(view.button("Resume" if state.step else "Start", "resume", run=name))
-    if story.checkpoints(found.folder):
-        buttons.append(view.button("Try it", "try", run=name))
+    text = cards.tail(told.folder, LOG_LINES)
+    copying = {"copy": "pre", "copied": say("Copied"), "failed": say("Not copied")}
     return node(
-        "li",
-        node("b", found.name),
-        node("span", word(state), cls=f"badge {state.status}"),
-        node("span", f"{when(found.started)} · {state.place}", cls="quiet"),
-        node("span", *buttons, cls="actions"),
+        "div",
+        view.button(say("Copy the log"), "copy", **copying) if text else None,
+        node("pre", text or say("Nothing yet."), cls="log", tabindex="0"),
+        cls="copied",
+    )
+
+
+def draw_details(told: Story) -> Node:
+    """Everything else that is known of a run: when, where, all it noted, files, settings."""
+    folder = told.folder
+    began = next((found.started for found in story.runs() if found.folder == folder), None)
+    rows = {
+        say("Began"): when(began) if began else "",
+        say("Folder"): "" if reach.confined else str(folder),
+        say("Files"): ", ".join(f"{name} ({column(step)})" for name, step in told.saved.items()),
+    }
+    facts = [node("div", node("dt", name), node("dd", text)) for name, text in rows.items() if text]
+    notes = [node("li", text) for text in told.notes]
+    return node(
+        "div",
+        node("dl", *facts, cls="summary"),
+        node(
+            "div",
+            view.button(say("Use these settings"), "reuse", event="reuse", run=folder.name),
+            view.button(say("Save a problem report"), "report", event="report", run=folder.name),
+            cls="actions",
+        ),
+        node("h4", say("What it noted")) if notes else None,
+        node("ul", *notes) if notes else None,
+        node("h4", say("Settings that are not at their default")),
+        node("pre", cards.settings(folder) or say("All of them are."), cls="log", tabindex="0"),
+        cls="details",
     )
 
 
 def when(moment: datetime) -> str:
-    return f"{moment:%d %B %Y, %H:%M}".lstrip("0")
+    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def menu(runs: list[Run]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|caption|inspect|download|doctor`, and the workshop's.
+"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|caption|inspect|download|doctor|report`, and the workshop's.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -94,7 +94,7 @@ def resume(arguments: list[str]) -> int:
 def _write_down(folder: Path, error: ValueError) -> None:
     """Why a run does not go on, for the page: a trainer that it started has no terminal to say so."""
     recorder = Recorder(folder, run.read_state(folder).total)
-    recorder(Failed(errors.sentence(error), code=getattr(error, "code", "")))
+    recorder(Failed(errors.sentence(error), code=errors.code(error)))
     recorder.close()
 
 
@@ -323,6 +323,25 @@ def doctor(arguments: list[str]) -> int:
     return report()
 
 
+def report(arguments: list[str]) -> int:
+    """A problem report of a run to hand on, without names, captions and prompts: RUN_FOLDER [-o FILE.zip]."""
+    from . import report as problem
+
+    rest = list(arguments)
+    out = _taken(rest, "-o", "")
+    if len(rest) != 1 or (out == "" and len(rest) != len(arguments)):
+        raise ValueError("Give the run's folder: lora_sd report RUN_FOLDER [-o FILE.zip].")
+    target = Path(out or "report.zip")
+    if os.path.exists(target):
+        raise ValueError(f"{target} is there already; choose another name: -o FILE.zip.")
+    parts = problem.parts(_folder(rest[0]))
+    problem.save(parts, target)
+    for part in parts:
+        print(f"{part.name:<15} {len(part.text.encode()):>9,} bytes")
+    print(f"{problem.TAKEN_OUT}\nSaved {target}")
+    return DONE
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "import": import_settings,
@@ -335,6 +354,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "inspect": inspect,
     "download": download,
     "doctor": doctor,
+    "report": report,
     **workshop_command.COMMANDS,
 }
 

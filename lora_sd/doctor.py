@@ -49,15 +49,20 @@ def main() -> int:
 
 def report() -> Iterator[Check]:
     """Every check; the quick ones first, those that import torch last."""
+    yield from quick()
+    if importlib.util.find_spec("torch"):
+        yield pytorch()
+        yield training()
+    yield from optional()
+
+
+def quick() -> Iterator[Check]:
+    """Those that do not import torch."""
     yield Check("Python", f"{platform.python_version()}, {sys.executable}")
     yield packages()
     yield memory()
     yield disk(run.home())
     yield card()
-    if importlib.util.find_spec("torch"):
-        yield pytorch()
-        yield training()
-    yield from optional()
 
 
 def packages() -> Check:

@@ -1,6 +1,11 @@
-"""What went wrong, in one sentence for people: what, where, and what to do."""
+"""What went wrong, in one sentence for people: what, where, and what to do; and its code, one word for what can be done.
 
+`remedies.py` has the options that a run goes on with for each code, the page its card.
+"""
+
+import contextlib
 import errno
+from collections.abc import Iterator
 
 FULL = "The disk is full: {where} could not be saved. Free some space, then go on."
 CLOSED = "This program may not read or write {where}; allow it, or choose another place."
@@ -19,6 +24,42 @@ REMEDIES = {
     for name in names.split()
     if hasattr(errno, name)  # not every system has them all
 }
+
+CODES = ("memory", "disk", "place", "numbers", "card", "model", "pictures", "changed", "input")
+CARD = (
+    "CUDA",
+    "cuDNN",
+    "CUBLAS",
+    "NVML",
+    "HIP error",
+    "device-side assert",
+)  # in what PyTorch says of a card
+
+
+def code(error: BaseException) -> str:
+    """One of CODES; "" for what nobody expected."""
+    if out_of_memory(error):
+        return "memory"
+    if isinstance(error, OSError) and REMEDIES.get(error.errno) == FULL:
+        return "disk"
+    if (own := getattr(error, "code", None)) in CODES:
+        return own
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        return "place"
+    kinds = {"numbers": ArithmeticError, "input": ValueError}
+    kind = next((name for name, kind in kinds.items() if isinstance(error, kind)), "")
+    return kind or ("card" if any(word in str(error) for word in CARD) else "")
+
+
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Errors in here that a person can mend have that code, "model" or "pictures"."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if getattr(error, "code", None) not in CODES:
+            error.code = what
+        raise
 
 
 def out_of_memory(error: BaseException) -> bool:

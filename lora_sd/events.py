@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 
+WITHOUT = "Training without"  # begins the note about a picture that is left out
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -71,12 +73,13 @@ class Note(Event):
 class Failed(Event):
     """The run ended early. `text` is for people; `details` is the traceback.
 
-    `code` names what a page can offer a button for: "changed", settings or pictures are not those it began with.
+    `code` is that of errors.py, for which remedies.py says how to go on; `rung` is how memory was saved (footprint.RUNGS).
     """
 
     text: str
     details: str = ""
     code: str = ""
+    rung: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import remedies
 from .events import Event, Failed, Finished, Note, Phase, Saved, Step
 
 
@@ -33,9 +34,13 @@ class Progress:
             case Saved(path=path, modules=modules):
                 trained = ", ".join(f"{part} {count}" for part, count in modules.items())
                 self.line(f"Saved {self.folder / path} (layers: {trained})")
-            case Note(text=text) | Failed(text=text):
-                self.failed |= isinstance(event, Failed)
+            case Note(text=text):
                 self.line(text)
+            case Failed(text=text):
+                self.failed = True
+                self.line(text)
+                if command := remedies.command(self.folder, event):
+                    self.line(f"To go on: {command}")
             case Finished(stopped=stopped, step=step, path=path):
                 self.stopped = stopped
                 self.line(

@@ -31,7 +31,10 @@ OURS = {
     "lora_sd.recorder": "run events",
     "lora_sd.length": "settings",
     "lora_sd.rates": "settings",
-    "lora_sd.terminal": "events",
+    "lora_sd.terminal": "events remedies",
+    "lora_sd.remedies": "config events footprint",
+    "lora_sd.discard": "lock run",
+    "lora_sd.report": "config doctor events files run settings",
     "lora_sd.hardware": "",
     "lora_sd.footprint": "",
     "lora_sd.torch_build": "",
@@ -70,7 +73,7 @@ OURS = {
     "lora_sd.training.schedules": "",
     "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets "
     "data.images data.health remembered models.find models.tokens models.download lora.beside lora.inspection lora.metadata errors "
-    "models.captioners captioning.folder captioning.wording",
+    "models.captioners captioning.folder captioning.wording remedies report discard",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -86,10 +89,11 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command "
-    "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.data.health lora_sd.models.find "
-    "lora_sd.models.tokens lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages "
-    "lora_sd.models.captioners lora_sd.caption_command lora_sd.captioning.folder"
+    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware "
+    "lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets "
+    "lora_sd.data.images lora_sd.data.health lora_sd.models.find lora_sd.models.tokens lora_sd.models.download lora_sd.lora.beside "
+    "lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages lora_sd.models.captioners lora_sd.caption_command lora_sd.captioning.folder "
+    "lora_sd.report lora_sd.remedies lora_sd.discard"
 ).split()
 
 

@@ -116,7 +116,7 @@ def test_train_longer_and_resume_with_the_changes(calls):
     recorder.close()
     assert "Resume with the changes" in header(dog)
     page = SimpleNamespace(tabs="tabs", watch=SimpleNamespace(run="run"))
-    for folder, click in ((cat, {"act": "extend", "steps": "500"}), (dog, {"act": "accept"})):
+    for folder, click in ((cat, {"act": "extend", "steps": "500"}), (dog, {"act": "remedy"})):
         assert pages.answered(page, {**click, "run": folder.name})["run"]["value"] == folder.name
         run.write_state(folder, run.State(status="finished"))
     assert calls[1::2] == [(cat.name, "--extend", "500"), (dog.name, "--accept-changes")]
@@ -130,8 +130,8 @@ def test_resume_with_the_changes_after_a_refused_train_longer_is_that_much_longe
     recorder(events.Failed("lora.rank was 8 and is 16.", code="changed"))
     recorder.close()
     page = SimpleNamespace(tabs="tabs", watch=SimpleNamespace(run="run"))
-    pages.answered(page, {"act": "accept", "run": dog.name})
+    pages.answered(page, {"act": "remedy", "run": dog.name})
     assert begun[-1][-3:] == ["--extend", "500", "--accept-changes"]
     run.write_state(dog, run.State(status="failed", step=400, total=400))
-    pages.answered(page, {"act": "accept", "run": dog.name})
+    pages.answered(page, {"act": "remedy", "run": dog.name})
     assert begun[-1][-2:] == [str(dog), "--accept-changes"]

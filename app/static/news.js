@@ -8,5 +8,6 @@ watch('value', () => {
     window.drawView?.[name]?.(tree);
   }
   window.newsCount = props.value.count;
-  for (const part of props.value.behind) trigger(part);
+  const seen = { chart: () => !document.hidden && document.getElementById('chart')?.offsetParent }; // it is asked for again
+  for (const part of props.value.behind) if (seen[part]?.() ?? true) trigger(part);
 });

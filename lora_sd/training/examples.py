@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .. import length
+from .. import events, length
 from ..data import masks
 from ..data.folder import NONE, Example, find_examples
 from ..data.variants import Wording
@@ -87,7 +87,7 @@ def _find_in(
         memory=memory,
     )
     for path, why in found.skipped:
-        on_note(f"Training without {path.name}: {why}")
+        on_note(f"{events.WITHOUT} {path.name}: {why}")
     for note in found.notes:
         on_note(note)
     examples = [

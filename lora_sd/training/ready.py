@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .. import footprint, hardware, length, run
+from .. import errors, footprint, hardware, length, run
 from ..data import cache
 from ..data.buckets import Rules
 from ..data.folder import Example
@@ -62,17 +62,19 @@ def get_ready(
     """
     adapter.check(config)
     word.check(config)
-    train_on, held_out = look(config, voice)
+    with errors.about("pictures"):
+        train_on, held_out = look(config, voice)
     voice.say("starting", f"Loading {Path(config.model.base).name}")
     device, dtype = hardware.choose(config.machine.device, config.machine.precision)
-    models = load(
-        config.model.base,
-        dtype=dtype,
-        prediction=config.model.prediction,
-        zero_snr=config.model.zero_snr,
-        clip_skip=config.model.clip_skip,
-        weighted=config.captions.weights,
-    )
+    with errors.about("model"):
+        models = load(
+            config.model.base,
+            dtype=dtype,
+            prediction=config.model.prediction,
+            zero_snr=config.model.zero_snr,
+            clip_skip=config.model.clip_skip,
+            weighted=config.captions.weights,
+        )
     base = cache.identity(models.unet)
     memorized = run.home() / "cache" / "hashes.json"
     base_hashes = ThreadPoolExecutor(1).submit(metadata.base_hashes, models.path, memorized)

@@ -89,7 +89,7 @@ def _recorded(
         tell(Finished(step=recorder.state.step, path="", stopped=True))
         raise
     except Exception as error:
-        tell(Failed(errors.sentence(error), traceback.format_exc(), getattr(error, "code", "")))
+        tell(Failed(errors.sentence(error), traceback.format_exc(), errors.code(error), trainer.rung.name))
         raise
     finally:
         for tracking in begun:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config as cfg
-from .. import errors, length, rates, run, signals
+from .. import errors, footprint, length, rates, run, signals
 from ..config import TrainConfig
 from ..events import Finished, OnEvent, Step
 from ..files import write_text
@@ -53,6 +53,7 @@ class Trainer:
         self.left_out = 0  # steps that changed nothing
         self.left_out_in_a_row = 0
         self.rate_factor = 1.0
+        self.rung = footprint.RUNGS[0]  # until it is known what fits
         self.passes: Passes | None = None
 
     @property
