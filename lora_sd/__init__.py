@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import TrainConfig as TrainConfig
+    from .grid import read as axis  # noqa: F401
+    from .grid_drawing import draw_grid as draw_grid
     from .kohya import load as import_config  # noqa: F401
     from .lora.formats import save_lora as save_lora
     from .lora.metadata import inspect as inspect
@@ -36,6 +38,8 @@ _HOMES = {
     "train": ("training.train", "train"),
     "resume": ("training.train", "resume"),
     "generate": ("sample", "generate"),
+    "draw_grid": ("grid_drawing", "draw_grid"),
+    "axis": ("grid", "read"),
     "load_model": ("models.load", "load"),
     "load_lora": ("sample", "load_lora"),
     "save_lora": ("lora.formats", "save_lora"),

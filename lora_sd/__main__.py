@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|inspect|download|doctor`, and the workshop's.
+"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|grid|best|inspect|download|doctor`, and the workshop's.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import config as cfg
-from . import errors, files, flags, lock, run, signals, workshop_command
+from . import errors, files, flags, grid_command, lock, run, signals, workshop_command
 from . import queue as line
 from .events import Failed
 from .recorder import Recorder
@@ -324,6 +324,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "stop": ask("stop"),
     "queue": queue,
     "generate": generate,
+    "grid": grid_command.draw,
     "inspect": inspect,
     "download": download,
     "doctor": doctor,
