@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .best_search import find_best as find_best
     from .config import TrainConfig as TrainConfig
     from .grid import read as axis  # noqa: F401
     from .grid_drawing import draw_grid as draw_grid
@@ -38,6 +39,7 @@ _HOMES = {
     "train": ("training.train", "train"),
     "resume": ("training.train", "resume"),
     "generate": ("sample", "generate"),
+    "find_best": ("best_search", "find_best"),
     "draw_grid": ("grid_drawing", "draw_grid"),
     "axis": ("grid", "read"),
     "load_model": ("models.load", "load"),

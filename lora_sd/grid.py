@@ -112,7 +112,9 @@ def _numbers(kind: str, word: str) -> list[Value]:
     if step is None and first == int(first) and last == int(last):
         step = Decimal(1)
     if step is None:
-        raise ValueError(f"The grid's {kind} goes {shown(word, 60)}; say by how much, such as {word} by 0.25.")
+        raise ValueError(
+            f"The grid's {kind} goes {shown(word, 60)}; say by how much, such as {word} by 0.25."
+        )
     if step <= 0 or last < first:
         raise ValueError(f"The grid's {kind} goes {shown(word, 60)}, which leads nowhere; count upwards.")
     count = int((last - first) / step) + 1

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from . import flags, grid, run
+from .best import Found
 from .grid import ALONE, Axis
 from .terminal import Progress
 
-DONE = 0
+DONE, STOPPED = 0, 3
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,6 +83,41 @@ def draw(arguments: list[str]) -> int:
     return DONE
 
 
+def best(arguments: list[str]) -> int:
+    """Which checkpoint of a run to take, and why: RUN."""
+    parser = _Parser(
+        prog="python -m lora_sd best",
+        description="Draws the preview prompts with every checkpoint, compares with the training pictures, and suggests one.",
+    )
+    parser.add_argument("run", help="the run's folder, or its name")
+    parser.add_argument("--device", choices=["auto", "cuda", "mps", "cpu"], default="auto")
+    asked = parser.parse_args(arguments)
+    folder = run.folder_of(asked.run)
+    from .best_search import find_best
+
+    progress = Progress(Path("."))
+
+    def tell(found: Found) -> None:
+        if found.total:
+            progress.bar(f"Picture {found.done} of {found.total}", last=found.done == found.total)
+
+    found = find_best(folder, tell, device=asked.device)
+    print("\n".join(lines(found)))
+    return DONE if found.status == "done" else STOPPED
+
+
+def lines(found: Found) -> list[str]:
+    """The table, and the suggestion in words."""
+    table = [f"{'checkpoint':>12} {'held-out loss':>14} {'distance':>9} {'copies':>7}"]
+    for row in found.rows:
+        name = f"step {row.step:,}" if row.file else "without"
+        loss = "-" if row.held_out is None else f"{'' if row.measured else '≈'}{row.held_out:.4f}"
+        look = "-" if row.look is None else f"{row.look:.2f}"
+        table.append(f"{name:>12} {loss:>14} {look:>9} {row.copies:>7}")
+    said = [found.text] if found.text else []
+    return [*table, *said, *([found.suggested.reason()] if found.suggested else [])]
+
+
 def axis(text: str, flag: str) -> Axis:
     """The axis of `strength=0,0.5,1`; a run's folder or name stands for all its checkpoints."""
     kind, equals, values = text.partition("=")
@@ -90,7 +126,6 @@ def axis(text: str, flag: str) -> Axis:
     if kind == "prompt":
         values = values.replace("|", "\n")
     if kind == "checkpoint":
-        for folder in (Path(values).expanduser(), run.find(values)):
-            if folder and (folder / "config.toml").is_file():
-                return grid.of_run(folder)
+        if not values.lower().endswith(".safetensors"):
+            return grid.of_run(run.folder_of(values))
     return grid.read(kind, values)
