@@ -12,7 +12,19 @@ import gradio as gr
 
 from lora_sd import queue
 
-from . import bar, loras, make_view, models, story, try_view, view, watch_page, watch_view
+from . import (
+    bar,
+    grid_maker,
+    grid_part,
+    loras,
+    make_view,
+    models,
+    story,
+    try_view,
+    view,
+    watch_page,
+    watch_view,
+)
 from .tabs import Shared, Tabs
 from .view import Node
 
@@ -25,6 +37,7 @@ def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
     views = {
         "bar": bar.draw(story.read(current.folder) if current else None, len(waiting)),
         "try-notice": try_view.draw_notice(),
+        "grid-view": grid_part.draw(grid_maker.maker.grid),
         "download-state": make_view.draw_download(models.current),
         **watch_page.views(run_id),
     }

@@ -7,6 +7,7 @@ The rule is in `suggest`; docs/best_checkpoint.md shows what it was calibrated w
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -91,10 +92,11 @@ def suggest(rows: Sequence[Row]) -> Suggestion | None:
     made = [row for row in rows if row.file != WITHOUT]
     if not made:
         return None
-    original = [row for row in made if not row.copies]
+    without = next((row for row in rows if row.file == WITHOUT), Row(WITHOUT, 0))
+    original = [row for row in made if row.copies <= without.copies]  # a plain set has lookalikes anyway
     if not original:
         return _chosen(min(made, key=lambda row: (row.copies / len(row.places), row.step)), "copies")
-    base = next((row.look for row in rows if row.file == WITHOUT), None)
+    base = without.look
     least = min((row.look for row in original if row.look is not None), default=None)
     tells = base is not None and least is not None and base - least > MOVED
     learned = [row for row in original if row.look <= (base + least) / 2] if tells else original
@@ -180,6 +182,18 @@ def read(folder: Path) -> Found | None:
     if found.status == "drawing" and not lock.held(folder / FOLDER):
         found.status = "cancelled"
     return found
+
+
+@lru_cache(maxsize=256)
+def _suggested(file: Path, changed: int) -> str:
+    found = read(file.parents[1])
+    return found.suggested.file if found and found.status == "done" and found.suggested else ""
+
+
+def suggested(folder: Path) -> str:
+    """The name of the file that a finished search suggests; nothing where there is none."""
+    file = folder / FOLDER / "best.json"
+    return _suggested(file, files.changed(file))
 
 
 def _found(values: dict[str, Any]) -> Found:
