@@ -16,7 +16,7 @@ from . import events, files, lock, run
 
 FOLDER = "best"
 WITHOUT = ""  # the file of the row that is the base model
-COPY = 0.5  # of the usual distance between two training pictures: nearer is a copy
+COPY = 0.6  # of the usual distance between two training pictures: nearer is nearly a copy
 FAR = 1.25  # of the usual distance: a look further away is not yet that of the training pictures
 MOVED = 0.15  # of the usual distance: a look that changes less in the whole run tells nothing
 NEAR = 0.15  # of the way from the base model's distance to the least: what is left of it is chance
