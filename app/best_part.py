@@ -217,7 +217,7 @@ def reason(suggested: Suggestion) -> str:
             )
         case "far":
             return say(
-                "Step {step}: the lowest held-out loss, but its pictures have not quite the look of the training pictures yet; train longer.",
+                "Step {step}: the lowest held-out loss, but its pictures are still far from the look of the training pictures; if they are to have it, train longer.",
                 step=step,
             )
         case "loss":
@@ -271,7 +271,7 @@ def draw_row(folder: Path, found: Found, row: Row, chosen: bool) -> Node:
     use = view.button(say("Use"), "use", run=folder.name, file=row.file) if row.file else node("span", "")
     return node(
         "tr",
-        node("th", name, node("span", say("suggested"), cls="flag") if chosen else None, scope="row"),
+        node("th", name, node("span", say("suggested"), cls="mark") if chosen else None, scope="row"),
         node("td", loss, cls="number"),
         node("td", look, node("span", copies, cls="flag") if row.copies else None, cls="number"),
         node("td", node("div", *pictures(folder, found, row, name)), cls="drawn"),

@@ -9,7 +9,7 @@ from lora_sd import grid
 from lora_sd.grid import ALONE, Axis, Cell, Job
 from lora_sd.lora.inspection import inspect
 
-from . import loras, story, view
+from . import drawing, loras, story, view
 from .grid_maker import Grid, maker
 from .view import Node, node
 from .words import say
@@ -158,7 +158,11 @@ def draw_state(made: Grid) -> Node:
     done, total = len(made.pictures), len(made.cells)
     match made.status:
         case "drawing":
-            text = say("Picture {number} of {total}", number=min(done + 1, total), total=total)
+            text = (
+                say("Picture {number} of {total}", number=min(done + 1, total), total=total)
+                if drawing.client.alive
+                else say("Loading the model")
+            )
             bar = view.bar((done + made.share) / total, text)
             stop = view.button(say("Cancel the grid"), "cancel-grid")
             return node("div", node("span", f"{text} …", cls="quiet"), bar, stop, cls="state")

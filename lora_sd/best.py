@@ -60,7 +60,7 @@ REASONS = {
     "both": "Step {step}: the lowest held-out loss of the checkpoints whose pictures have the look of the training pictures without copying them.",
     "loss": "Step {step}: the lowest held-out loss; the distance of the pictures does not tell more in this run.",
     "look": "Step {step}: the first whose pictures are about as near the training pictures as they get, without copying them. No held-out loss was measured; it tells more.",
-    "far": "Step {step}: the lowest held-out loss, but its pictures have not quite the look of the training pictures yet; train longer.",
+    "far": "Step {step}: the lowest held-out loss, but its pictures are still far from the look of the training pictures; if they are to have it, train longer.",
     "copies": "Step {step}: the one with the fewest copies, for every checkpoint draws pictures that are nearly training pictures; train shorter, or with more pictures.",
     "last": "Step {step}: the last one, for neither a held-out loss nor the distance of the pictures tells more.",
 }

@@ -11,7 +11,13 @@ from lora_sd.nearness import Seen
 
 def row(step, held_out=None, look=1.0, place=1.2):
     looks = () if look is None else (look,) * 3
-    return Row(f"cat-{step:06d}.safetensors" if step else "", step, held_out, looks=looks, places=(place,) * len(looks))
+    return Row(
+        f"cat-{step:06d}.safetensors" if step else "",
+        step,
+        held_out,
+        looks=looks,
+        places=(place,) * len(looks),
+    )
 
 
 def suggested(*rows):
@@ -28,7 +34,10 @@ def test_it_is_the_lowest_loss_of_those_that_have_the_look_and_copy_nothing():
 
 
 def test_without_losses_it_is_the_first_that_is_as_near_as_they_get():
-    assert suggested(BASE, row(20, look=1.4), row(50, look=1.05), row(100), row(200, look=0.98)) == (50, "look")
+    assert suggested(BASE, row(20, look=1.4), row(50, look=1.05), row(100), row(200, look=0.98)) == (
+        50,
+        "look",
+    )
 
 
 def test_a_distance_that_does_not_change_tells_nothing():

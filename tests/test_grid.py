@@ -90,7 +90,9 @@ def test_what_no_font_here_can_write_is_numbered_and_in_the_text_of_the_file(tmp
     page = grid_sheet.sheet({(0, 0): Image.new("RGB", (64, 64))}, x, ALONE)
     grid_sheet.save(page, tmp_path / "grid.png", job(negative="dull"), x, ALONE)
     text = Image.open(tmp_path / "grid.png").text["parameters"]
-    assert text.startswith("a cat\nNegative prompt: dull\nSteps: 25, Sampler: dpmpp_2m_karras, CFG scale: 5, Seed: 42")
+    assert text.startswith(
+        "a cat\nNegative prompt: dull\nSteps: 25, Sampler: dpmpp_2m_karras, CFG scale: 5, Seed: 42"
+    )
     assert "日本の猫" in text
     grid_sheet.font.cache_clear()
 
@@ -106,7 +108,19 @@ def test_the_command_takes_prompts_in_one_line():
 
 def test_a_grid_is_drawn_to_the_end(tmp_path, tiny_folder):
     out = tmp_path / "sheet.png"
-    draw(["a cat", "--model", str(tiny_folder("sd15")), "--x", "seed=1,2", "--y", "steps=1,2", "--out", str(out)])
+    draw(
+        [
+            "a cat",
+            "--model",
+            str(tiny_folder("sd15")),
+            "--x",
+            "seed=1,2",
+            "--y",
+            "steps=1,2",
+            "--out",
+            str(out),
+        ]
+    )
     page = Image.open(out)
     assert page.width > 2 * 128 and page.height > 2 * 128
     seen = []
