@@ -28,6 +28,14 @@ OURS = {
     "lora_sd.lock": "",
     "lora_sd.queue": "config files lock run",
     "lora_sd.queue_command": "config flags queue run",
+    "lora_sd.limits": "",
+    "lora_sd.grid": "limits paths run",
+    "lora_sd.grid_sheet": "files grid",
+    "lora_sd.grid_drawing": "grid grid_sheet worker",
+    "lora_sd.grid_command": "best best_search flags grid grid_drawing run terminal",
+    "lora_sd.best": "events files lock run",
+    "lora_sd.nearness": "models",
+    "lora_sd.best_search": "best config data.images errors files hardware lock models nearness run sample training",
     "lora_sd.recorder": "run events",
     "lora_sd.length": "settings",
     "lora_sd.rates": "settings",
@@ -57,13 +65,13 @@ OURS = {
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.workshop": "workshop lora models paths files data.images",
     "lora_sd.workshop_command": "workshop flags terminal lora.formats",
-    "lora_sd.sample": "models lora paths",
+    "lora_sd.sample": "models lora limits paths",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
-    "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
+    "app": "app best errors grid grid_sheet files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
     "models.find models.download lora.beside lora.inspection lora.metadata",
 }
 # Package of others -> where alone it may be imported.
@@ -79,7 +87,7 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command "
+    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command lora_sd.grid lora_sd.grid_sheet lora_sd.grid_command lora_sd.best "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
     "lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()
