@@ -86,8 +86,8 @@ class Found:
 def suggest(rows: Sequence[Row]) -> Suggestion | None:
     """Of the checkpoints that copy nothing and have the look, the one with the lowest held-out loss.
 
-    It has the look when it has gone half of the way from the base model's distance to the least of the run. Without
-    losses it is the first that is about as near as the run gets.
+    It has the look when it has gone half of the way from the base model's distance to the least of the run, and is at
+    most FAR where the run gets there. Without losses it is the first that is about as near as the run gets.
     """
     made = [row for row in rows if row.file != WITHOUT]
     if not made:
@@ -99,16 +99,22 @@ def suggest(rows: Sequence[Row]) -> Suggestion | None:
     base = without.look
     least = min((row.look for row in original if row.look is not None), default=None)
     tells = base is not None and least is not None and base - least > MOVED
-    learned = [row for row in original if row.look <= (base + least) / 2] if tells else original
+    far = least is not None and least > FAR
+    learned = [row for row in original if row.look <= _has_the_look(base, least)] if tells else original
     measured = [row for row in learned if row.held_out is not None]
     if measured:
         lowest = min(measured, key=lambda row: (row.held_out, row.step))
-        far = lowest.look is not None and lowest.look > FAR
         return _chosen(lowest, "far" if far else "both" if tells else "loss")
     if tells:
         near = least + NEAR * (base - least)
         return _chosen(next(row for row in learned if row.look <= near), "look")
     return _chosen(learned[-1], "last")
+
+
+def _has_the_look(base: float, least: float) -> float:
+    """The largest distance that still counts as the look of the training pictures."""
+    half = (base + least) / 2
+    return half if least > FAR else min(half, FAR)
 
 
 def _chosen(row: Row, code: str) -> Suggestion:

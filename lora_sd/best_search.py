@@ -55,6 +55,7 @@ class Search:
         self.config = cfg.load(folder / "config.toml")
         self.checkpoints = [best.Checkpoint(best.WITHOUT, 0), *checkpoints]
         self.losses = best.losses(run.read_events(folder)[0])
+        self.before = best.read(folder)
         self.found = Found()
         self.tell()
 
@@ -81,8 +82,7 @@ class Search:
     def _begin(self, prompts: list[str], wishes: list[tuple[str, int]]) -> None:
         preview = self.config.preview
         how = json.dumps([wishes, preview.negative, preview.steps, preview.guidance, preview.sampler])
-        before = best.read(self.folder)
-        if before and before.how != how:  # other pictures than those that are kept
+        if self.before and self.before.how != how:  # other pictures than those that are kept
             for path in (self.folder / best.FOLDER).glob("*.png"):
                 path.unlink()
         self.tell(prompts=prompts, how=how, total=len(self.checkpoints) * len(wishes))

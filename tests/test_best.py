@@ -46,6 +46,10 @@ def test_a_distance_that_does_not_change_tells_nothing():
     assert suggested(row(0, look=None), row(50, 0.07, look=None), row(100, 0.08, look=None)) == (50, "loss")
 
 
+def test_a_checkpoint_before_the_look_is_learned_is_left_out_where_a_later_one_has_it():
+    assert suggested(BASE, row(25, 0.081, look=1.3), row(50, 0.084, look=0.95)) == (50, "both")
+
+
 def test_a_run_that_was_too_short_is_told_so():
     assert suggested(BASE, row(10, 0.085, look=1.6), row(20, 0.08, look=1.4)) == (20, "far")
 
@@ -147,8 +151,8 @@ def test_a_search_draws_measures_and_stays_on_the_disk(trained, monkeypatch):
     assert best.suggested(trained) == found.suggested.file
 
 
-def test_a_search_that_ended_without_a_word_was_cancelled(trained):
-    best.write(trained, best.Found(rows=[row(0), row(10, 0.1)]))
-    assert best.read(trained).status == "cancelled"
-    (trained / "best" / "best.json").write_text('{"rows": 3}')
-    assert best.read(trained) is None
+def test_a_search_that_ended_without_a_word_was_cancelled(tmp_path):
+    best.write(tmp_path, best.Found(rows=[row(0), row(10, 0.1)]))
+    assert best.read(tmp_path).status == "cancelled"
+    (tmp_path / "best" / "best.json").write_text('{"rows": 3}')
+    assert best.read(tmp_path) is None
