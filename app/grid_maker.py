@@ -1,5 +1,6 @@
 """The grid that is being drawn: one for the program, by the one drawing process; every tab shows the same."""
 
+import json
 import threading
 import time
 from dataclasses import dataclass, field
@@ -60,9 +61,9 @@ class Maker:
 
     def seconds(self, cells: list[Cell]) -> float | None:
         """How long those of them take that are not kept; None where no picture of the kind was timed yet."""
-        new = {str(drawing.kept(cell.job)): cell.job for cell in cells}
-        new = {path: job for path, job in new.items() if not Path(path).exists()}
-        each = [(self.paces.get(_kind(job)), job["steps"]) for job in new.values()]
+        jobs = {json.dumps(cell.job): cell.job for cell in cells}  # equal ones are drawn once
+        new = [job for job in jobs.values() if not drawing.kept(job).exists()]
+        each = [(self.paces.get(_kind(job)), job["steps"]) for job in new]
         if any(pace is None for pace, _ in each):
             return None
         return sum(pace * steps for pace, steps in each)

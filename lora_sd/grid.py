@@ -167,14 +167,17 @@ def at(job: Job, kind: str, value: Value) -> Job:
         return {**job, kind: value}
     if kind == "rank":
         return {**job, "rank": value}
-    (path, strength), *others = job["loras"]
-    first = [value, strength] if kind == "checkpoint" else [path, value]
-    return {**job, "loras": [first, *others]}
+    (path, given), *others = job["loras"]
+    if kind == "checkpoint":
+        return {**job, "loras": [[value, given], *others]}
+    strength = {**given, "whole": value} if isinstance(given, dict) else value  # one with parts keeps them
+    return {**job, "loras": [[path, strength], *others]}
 
 
 def plain(job: Job, before: Job) -> Job:
     """A job whose LoRA is off draws the same whichever file that is, and needs no other file for it."""
-    if not job["loras"] or job["loras"][0][1]:
+    given = job["loras"][0][1] if job["loras"] else 1
+    if (given["whole"] if isinstance(given, dict) else given) != 0:
         return job
     first = [before["loras"][0][0], 0.0]
     return {name: value for name, value in job.items() if name != "rank"} | {
