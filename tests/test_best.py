@@ -125,7 +125,7 @@ def trained(home):
     from lora_sd.training.train import train
 
     changes = {"preview.prompts": ["cow face"], "preview.steps": 2, "save.every": 1, "optim.steps": 2}
-    changes |= {"validate.images": "starter:streamline/heldout", "validate.every": 1, "optim.batch_size": 1}
+    changes |= {"validate.split": 0.05, "validate.every": 1, "optim.batch_size": 1}
     train(config_for("starter", "starter:streamline", **changes))
     return run.list_runs()[0].folder
 

@@ -20,7 +20,7 @@ def trained(home) -> str:
     settings = {
         "model.base": "starter",
         "data.images": "starter:streamline",
-        "validate.images": "starter:streamline/heldout",
+        "validate.split": 0.05,  # one picture
         "validate.every": 1,
         "preview.prompts": ["cow face"],
         "preview.steps": 2,
