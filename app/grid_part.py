@@ -307,8 +307,8 @@ def wire(
         **quiet,
     )
     x_asked, y_asked = [part.x_kind, part.y_kind, lora, prompt], [part.y_kind, part.x_kind, lora, prompt]
-    part.x_kind.input(kind_changed, x_asked, [part.x_values, part.checkpoints], **quiet)
-    part.y_kind.input(kind_changed, y_asked, [part.y_values, part.checkpoints], **quiet)
+    part.x_kind.change(kind_changed, x_asked, [part.x_values, part.checkpoints], **quiet)
+    part.y_kind.change(kind_changed, y_asked, [part.y_values, part.checkpoints], **quiet)
     lora.change(checkpoints_of, lora, part.checkpoints, **quiet)
 
     def act(event: gr.EventData) -> None:

@@ -65,6 +65,7 @@ def test_a_grid_comes_picture_by_picture_and_the_best_checkpoint_is_found(traine
     rows_of_seeds(page)
     fill(page, "#grid-x-values", "0, 1")
     fill(page, "#grid-y-values", "1, 2")
+    expect(page.locator("#grid-about")).to_contain_text("4 pictures")
     page.locator("#draw-grid").click()
     expect(page.locator("#grid-view")).to_contain_text("Download the sheet", timeout=SLOW)
     expect(pictures).to_have_count(4)
