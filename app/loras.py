@@ -6,7 +6,7 @@ import struct
 from functools import lru_cache
 from pathlib import Path
 
-from lora_sd import run
+from lora_sd import best, run
 from lora_sd.files import changed
 from lora_sd.lora import beside
 from lora_sd.lora.inspection import inspect, read_header
@@ -14,6 +14,7 @@ from lora_sd.lora.metadata import minimal
 from lora_sd.paths import is_text, shown, typed
 
 from . import places, reach, story
+from .words import say
 
 MOST_RUNS = 40
 
@@ -26,11 +27,18 @@ def folder() -> Path:
 def menu() -> list[tuple[str, str]]:
     """(label, id) of every LoRA of the newest runs, the last checkpoint of each first, then the ones brought."""
     entries = [
-        (f"{found.name} · {step(path)}", f"{found.folder.name}/{path.name}")
+        (
+            f"{found.name} · {step(path)}{_suggested(found.folder, path)}",
+            f"{found.folder.name}/{path.name}",
+        )
         for found in story.runs()[:MOST_RUNS]
         for path in reversed(story.checkpoints(found.folder))
     ]
     return entries + [(path.stem, str(path)) for path in brought()]
+
+
+def _suggested(folder: Path, path: Path) -> str:
+    return f" · {say('suggested')}" if best.suggested(folder) == path.name else ""
 
 
 def brought() -> list[Path]:

@@ -12,7 +12,20 @@ import gradio as gr
 
 from lora_sd import queue
 
-from . import bar, caption_part, loras, make_view, models, story, try_view, view, watch_page, watch_view
+from . import (
+    bar,
+    caption_part,
+    grid_maker,
+    grid_part,
+    loras,
+    make_view,
+    models,
+    story,
+    try_view,
+    view,
+    watch_page,
+    watch_view,
+)
 from .tabs import Shared, Tabs
 from .view import Node
 
@@ -27,6 +40,7 @@ def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
         "bar": bar.draw(training, len(waiting)),
         "signal": bar.signal(training, story.runs()),
         "try-notice": try_view.draw_notice(),
+        "grid-view": grid_part.draw(grid_maker.maker.grid),
         "download-state": make_view.draw_download(models.current),
         **caption_part.views(),
         **watch_page.views(run_id),

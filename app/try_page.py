@@ -9,11 +9,10 @@ import gradio as gr
 from lora_sd.lora.inspection import inspect
 from lora_sd.settings import PreviewSettings
 
-from . import drawing, loras, models, story, try_view, view
+from . import best_part, drawing, grid_part, loras, models, story, try_view, view
 from .view import node
 
 MOST_LORAS = 4  # at once
-GRID = (-0.5, 0.0, 0.5, 0.8, 1.0, 1.5)  # strengths
 HINT = "Press Generate, or move the strength. The first picture takes longest: the model is loaded once, then kept."
 SAMPLERS = [
     ("DPM++ 2M Karras", "dpmpp_2m_karras"),
@@ -43,15 +42,15 @@ class Page(NamedTuple):
     size: gr.Textbox
     generate: gr.Button
     compare: gr.Button
-    grid: gr.Button
     cancel: gr.Button
     progress: gr.HTML
     picture: gr.Image
     slider: gr.ImageSlider
-    table: gr.Gallery
     download: gr.DownloadButton
     download_plain: gr.DownloadButton
     download_word: gr.DownloadButton
+    grid: grid_part.Part
+    best: best_part.Part
 
     def inputs(self) -> dict[str, gr.components.Component]:
         own = "base prompt negative seed steps guidance sampler size on_cpu".split()
@@ -73,7 +72,7 @@ class Page(NamedTuple):
         return [*own, self.seed, self.steps, self.guidance, self.sampler]
 
     def results(self) -> list[gr.components.Component]:
-        return [self.progress, self.picture, self.slider, self.table, self.cancel]
+        return [self.progress, self.picture, self.slider, self.cancel]
 
 
 Updates = dict[gr.components.Component, Any]
@@ -118,16 +117,6 @@ def compare(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
     )
 
 
-def grid(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
-    """The same picture at several strengths of the first LoRA."""
-
-    def show(page: Page, pictures: list[str]) -> Updates:
-        captions = [f"strength {strength:g}" for strength in GRID]
-        return only(page, page.table, list(zip(pictures, captions, strict=True)))
-
-    return make(page, values, lambda job: [drawing.at(job, strength) for strength in GRID], show)
-
-
 def finished(page: Page, text: str = "") -> Updates:
     return {
         page.progress: node("p", text, cls="obstacle") if text else None,
@@ -137,7 +126,7 @@ def finished(page: Page, text: str = "") -> Updates:
 
 def only(page: Page, part: gr.components.Component, value: Any) -> Updates:
     """Show one kind of result and hide the others."""
-    hidden = {other: gr.update(visible=False) for other in (page.picture, page.slider, page.table)}
+    hidden = {other: gr.update(visible=False) for other in (page.picture, page.slider)}
     return hidden | {part: gr.update(value=value, visible=True)}
 
 
@@ -224,7 +213,6 @@ def build(*, remote: bool = False) -> Page:
                     "Generate", variant="primary", size="md", elem_id="generate", min_width=90
                 )
                 compare_button = gr.Button("Compare", size="md", elem_id="compare", min_width=90)
-                grid_button = gr.Button("Strength grid", size="md", elem_id="grid", min_width=90)
             with gr.Accordion("More", open=False, elem_id="try-more"):
                 base = gr.Dropdown(
                     [("Starter · small, built in", "starter")],
@@ -271,14 +259,6 @@ def build(*, remote: bool = False) -> Page:
                 elem_id="compare-slider",
                 type="filepath",
             )
-            table = gr.Gallery(
-                show_label=False,
-                columns=3,
-                visible=False,
-                interactive=False,
-                elem_id="strength-grid",
-                object_fit="contain",
-            )
             with gr.Row():
                 download = gr.DownloadButton(
                     "Download .safetensors", size="md", interactive=False, elem_id="download-lora"
@@ -293,12 +273,14 @@ def build(*, remote: bool = False) -> Page:
                 "The file loads in ComfyUI, AUTOMATIC1111, Forge and diffusers. “Without training details” leaves out captions and folder names.",
                 elem_classes="quiet",
             )
+    best = best_part.build()
+    grid = grid_part.build()
     return Page(
         notice=notice, on_cpu=on_cpu, loras=menus, strengths=strengths, rows=rows, more=more, upload=upload, base=base,
         about=about, prompt=prompt, negative=negative, seed=seed, steps=steps, guidance=guidance, sampler=sampler,
-        size=size, generate=generate_button, compare=compare_button, grid=grid_button, cancel=cancel,
-        progress=progress, picture=picture, slider=slider, table=table, download=download, download_plain=plain,
-        download_word=word,
+        size=size, generate=generate_button, compare=compare_button, cancel=cancel,
+        progress=progress, picture=picture, slider=slider, download=download, download_plain=plain,
+        download_word=word, grid=grid, best=best,
     )  # fmt: skip
 
 
@@ -350,12 +332,24 @@ def wire(page: Page) -> None:
         **making,
     )
     page.compare.click(lambda **values: (yield from compare(page, values)), **making)
-    page.grid.click(lambda **values: (yield from grid(page, values)), **making)
     page.cancel.click(drawing.client.cancel, queue=False, **quiet)
 
     page.loras[0].input(lambda lora: picked(page, lora), page.loras[0], page.of_lora(), **quiet)
     page.upload.upload(
         lambda path: offered(page, bring(path)), page.upload, [*page.loras, *page.of_lora()], **quiet
+    )
+    grid_part.wire(
+        page.grid,
+        page.inputs(),
+        lambda values: drawing.job(values, MOST_LORAS),
+        page.loras[0],
+        page.prompt,
+    )
+    best_part.wire(
+        page.best,
+        page.loras[0],
+        lambda lora: offered(page, lora),
+        [*page.loras, *page.of_lora()],
     )
     shown = gr.State(1)
     page.more.click(show_another, shown, [shown, *page.rows, page.more], queue=False, **quiet)

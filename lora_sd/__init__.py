@@ -15,8 +15,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .best_search import find_best as find_best
     from .captioning.folder import caption as caption
     from .config import TrainConfig as TrainConfig
+    from .grid import read as axis  # noqa: F401
+    from .grid_drawing import draw_grid as draw_grid
     from .kohya import load as import_config  # noqa: F401
     from .lora.formats import save_lora as save_lora
     from .lora.metadata import inspect as inspect
@@ -38,6 +41,9 @@ _HOMES = {
     "resume": ("training.train", "resume"),
     "generate": ("sample", "generate"),
     "caption": ("captioning.folder", "caption"),
+    "find_best": ("best_search", "find_best"),
+    "draw_grid": ("grid_drawing", "draw_grid"),
+    "axis": ("grid", "read"),
     "load_model": ("models.load", "load"),
     "load_lora": ("sample", "load_lora"),
     "save_lora": ("lora.formats", "save_lora"),

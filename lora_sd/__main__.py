@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|caption|inspect|download|doctor|report`, and the workshop's.
+"""The command line: `python -m lora_sd train|import|resume|pause|stop|queue|generate|grid|best|caption|inspect|download|doctor|report`, and the workshop's.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 stopped and resumable.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import config as cfg
-from . import errors, files, flags, lock, run, signals, workshop_command
+from . import errors, files, flags, grid_command, lock, run, signals, workshop_command
 from . import queue as line
 from .events import Failed
 from .recorder import Recorder
@@ -75,7 +75,7 @@ def resume(arguments: list[str]) -> int:
     accept = "--accept-changes" in rest
     rest = [word for word in rest if word != "--accept-changes"]
     extend = _taken(rest, "--extend")
-    found = _folder(folder)
+    found = run.folder_of(folder)
     if run.CHILD not in os.environ:  # who started us as a child has forgotten them, and may have asked since
         run.forget_commands(found)
     from .training.resuming import to_resume
@@ -108,21 +108,13 @@ def _taken(rest: list[str], option: str, default: str = "0") -> str:
     return value
 
 
-def _folder(text: str) -> Path:
-    """A run's folder, by its path or by its name among our runs."""
-    for folder in (Path(text).expanduser(), run.find(text)):
-        if folder and (folder / "config.toml").is_file():
-            return folder.resolve()
-    raise ValueError(f"There is no run at {text}: give its folder, the one with config.toml in it.")
-
-
 def ask(word: run.Command) -> Callable[[list[str]], int]:
     """A command that asks a training run for something."""
 
     def asking(arguments: list[str]) -> int:
         if len(arguments) != 1:
             raise ValueError(f"Give the run's folder: lora_sd {word} RUN_FOLDER.")
-        folder = _folder(arguments[0])
+        folder = run.folder_of(arguments[0])
         if not run.read_state(folder).active:
             raise ValueError(f"{folder.name} is not training now: {run.read_state(folder).status}.")
         run.command(folder, word)
@@ -351,6 +343,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "queue": queue,
     "generate": generate,
     "caption": caption,
+    "grid": grid_command.draw,
+    "best": grid_command.best,
     "inspect": inspect,
     "download": download,
     "doctor": doctor,

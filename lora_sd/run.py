@@ -240,6 +240,14 @@ def find(run_id: str, root: Path | None = None) -> Path | None:
     return folder if run_id and Path(run_id).name == run_id and (folder / "config.toml").is_file() else None
 
 
+def folder_of(text: str) -> Path:
+    """A run's folder, by its path or by its name among our runs; ValueError where there is none."""
+    for folder in (Path(text).expanduser(), find(text)):
+        if folder and (folder / "config.toml").is_file():
+            return folder.resolve()
+    raise ValueError(f"There is no run at {text}: give its folder, the one with config.toml in it.")
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The run's LoRA files by step, then the best, the final one last. Their times say nothing in a copied folder."""
 

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from . import limits
 from .lora import beside, embedding, formats, layers
 from .lora.inspection import read_header, vectors_of
 from .models import text, words
@@ -34,13 +35,6 @@ SAMPLERS: dict[str, tuple[type, dict]] = {
 FROM_PURE_NOISE = {"timestep_spacing": "trailing", "use_karras_sigmas": False}
 SAME_SHAPE = 0.02  # relative difference of aspect ratios that rounding may make
 LARGEST = 4096  # pixels of a side
-LIMITS = {
-    "steps": (1, 1000),
-    "guidance": (0, 100),
-    "seed": (0, 2**63 - 1),
-    "strength of a LoRA": (-100, 100),
-    "rescale": (0, 1),
-}
 OnStep = Callable[[int, int], None]  # sampling steps done, of how many; an exception in it cancels
 
 
@@ -96,7 +90,7 @@ def generate(
         _check_inpaint(models, inpaint)
     numbers = [("steps", steps), ("guidance", guidance), ("rescale", rescale)]
     numbers += [("seed", seed) for seed in seeds]
-    _check_numbers(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
+    limits.check(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
     how = How(negative, steps, guidance, sampler, size, rescale, inpaint)
     with _attached(models, loras or {}, embeddings):
         tick = _counter(on_step, len(prompts) * steps)
@@ -129,13 +123,6 @@ def _check_inpaint(models: Models, inpaint: Inpaint) -> None:
     (w, h), (mask_w, mask_h) = inpaint.picture.size, inpaint.mask.size
     if abs(w * mask_h - mask_w * h) > SAME_SHAPE * w * mask_h:
         raise ValueError(f"The mask is {mask_w}×{mask_h} and its picture {w}×{h}; make them the same shape.")
-
-
-def _check_numbers(numbers: Iterable[tuple[str, float]]) -> None:
-    for name, value in numbers:
-        least, most = LIMITS[name]
-        if not least <= value <= most:  # nor is NaN
-            raise ValueError(f"The {name} is {value}; it must be {least} to {most:,}.")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The process that makes pictures for the page: `python -m lora_sd.worker` reads JSON lines and answers with JSON lines.
 
 in    {"id", "do": "generate", "base", "loras": [[path, strength], …], "prompt", "negative", "seed", "steps", "guidance",
-       "sampler", "size": [w, h] or null, "device": "auto" or "cpu", "out": folder}      {"do": "cancel", "id"}      {"do": "free"}
+       "sampler", "size": [w, h] or null, "device": "auto" or "cpu", "out": folder, "rank": of the first LoRA, where it is cut}
+      {"do": "cancel", "id"}      {"do": "free"}
 out   {"id", "kind": "progress", "done", "total"}   {"id", "kind": "picture", "path"}   {"id", "kind": "done", "loads"}
       {"id", "kind": "failed", "text", "details"}   {"id", "kind": "cancelled"}
 
@@ -134,7 +135,7 @@ class Studio:
         from . import sample
 
         self._load(job["base"], job.get("device", "auto"))
-        self._put_on(dict(job["loras"]))
+        self._put_on(_cut(job["loras"], job.get("rank")))
         [picture] = sample.generate(
             self.models,
             job["prompt"],
@@ -192,6 +193,16 @@ class Studio:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _cut(loras: list[list[Any]], rank: int | None) -> dict[str, float]:
+    """The LoRAs of a job by file, the first cut to `rank` where one is given."""
+    if rank is None:
+        return dict(loras)
+    from .workshop.cut import cut
+
+    (path, strength), *others = loras
+    return {str(cut(Path(path), rank, home() / "cache" / "ranks")): strength, **dict(others)}
 
 
 class Desk:

@@ -8,7 +8,11 @@ from bad import bad, write
 from PIL import Image
 from safetensors.torch import save_file
 
+from lora_sd import config, grid
 from lora_sd.__main__ import generate as command
+from lora_sd.grid_command import axis, best
+from lora_sd.grid_command import draw as draw_sheet
+from lora_sd.grid_drawing import job_of
 from lora_sd.models.load import load
 from lora_sd.sample import Inpaint, generate
 
@@ -123,3 +127,100 @@ def two_embeddings_of_one_word(folder: Path):
     (folder / "other").mkdir()
     files = [embedding(place, emb_params=torch.ones(1, 192)) for place in (folder, folder / "other")]
     draw(embeddings=files)
+
+
+def cells(x: str, y: str = "", lora: str = "cat.safetensors") -> None:
+    loras = {lora: 1.0} if lora else {}
+    grid.plan(job_of("a cat", loras, "starter"), axis(x, "--x"), axis(y, "--y") if y else grid.ALONE)
+
+
+@bad("--x", "write what changes and its values")
+def an_axis_of_a_grid_without_values(folder: Path):
+    cells("strength")
+
+
+@bad("colour", "choose one of strength")
+def an_axis_of_a_grid_that_does_not_exist(folder: Path):
+    cells("colour=red")
+
+
+@bad("seed", "write numbers, such as")
+def seeds_of_a_grid_that_are_words(folder: Path):
+    cells("seed=one, two")
+
+
+@bad("steps", "whole number")
+def half_a_step_in_a_grid(folder: Path):
+    cells("steps=10.5")
+
+
+@bad("strength", "say by how much")
+def a_range_of_strengths_without_a_step(folder: Path):
+    cells("strength=0-0.5")
+
+
+@bad("seed", "leads nowhere")
+def a_range_that_goes_backwards(folder: Path):
+    cells("seed=9-3")
+
+
+@bad("guidance", "has no values")
+def an_empty_axis_of_a_grid(folder: Path):
+    cells("guidance=")
+
+
+@bad("seed", "twice; leave one out")
+def a_value_of_a_grid_that_is_there_twice(folder: Path):
+    cells("seed=1, 2, 1")
+
+
+@bad("seed", "at most 100 pictures")
+def a_range_of_a_million_seeds(folder: Path):
+    cells("seed=1-1000000")
+
+
+@bad("12 × 12", "at most 100 are drawn at once")
+def a_grid_of_144_pictures(folder: Path):
+    cells("seed=1-12", "steps=1-12")
+
+
+@bad("strength", "choose two different things")
+def a_grid_with_the_same_axis_twice(folder: Path):
+    cells("strength=0, 1", "strength=1, 2")
+
+
+@bad("strength", "choose a LoRA first")
+def a_grid_of_strengths_without_a_LoRA(folder: Path):
+    cells("strength=0, 1", lora="")
+
+
+@bad("strength of a LoRA", "must be -100 to 100")
+def a_strength_of_a_thousand_in_a_grid(folder: Path):
+    cells("strength=1000")
+
+
+@bad("rank", "at least 1")
+def a_rank_of_0_in_a_grid(folder: Path):
+    cells("rank=0")
+
+
+@bad("--out", "end its name in .png")
+def a_sheet_that_is_a_JPEG(folder: Path):
+    draw_sheet(["a cat", "--x", "seed=1", "--out", str(folder / "sheet.jpg")])
+
+
+@bad("sheet.png", "choose another name")
+def a_sheet_that_is_there_already(folder: Path):
+    write(folder / "sheet.png", "")
+    draw_sheet(["a cat", "--x", "seed=1", "--out", str(folder / "sheet.png")])
+
+
+@bad("no-run", "There is no run at")
+def the_best_checkpoint_of_a_run_that_does_not_exist(folder: Path):
+    best([str(folder / "no-run")])
+
+
+@bad("mycat", "has no checkpoint yet")
+def the_best_checkpoint_of_a_run_that_has_none(folder: Path):
+    write(folder / "mycat" / "config.toml", config.dumps(config.TrainConfig()))
+    best([str(folder / "mycat")])

@@ -10,6 +10,7 @@ from lora_sd.models.find import STARTER
 from lora_sd.workshop.analysis import analyse_file
 from lora_sd.workshop.combine import Source, combine
 from lora_sd.workshop.convert import convert
+from lora_sd.workshop.cut import cut
 from lora_sd.workshop.edit import edit
 from lora_sd.workshop.extract import extract
 from lora_sd.workshop.merge import merge
@@ -108,3 +109,8 @@ def a_loha_in_pefts_layout(folder):
 @bad("cat.png", "is not a picture that can be read")
 def a_text_as_a_thumbnail(folder):
     edit(lora(folder), {"thumbnail": str(write(folder / "cat.png", "a cat"))})
+
+
+@bad("cat.safetensors", "has rank 2, so it can't be cut to 3")
+def a_grid_with_a_rank_that_the_LoRA_has_not(folder):
+    cut(lora(folder), 3, folder / "ranks")

@@ -28,11 +28,19 @@ OURS = {
     "lora_sd.lock": "",
     "lora_sd.queue": "config files lock run",
     "lora_sd.queue_command": "config flags queue run",
+    "lora_sd.limits": "",
+    "lora_sd.grid": "limits paths run",
+    "lora_sd.grid_sheet": "files grid",
+    "lora_sd.grid_drawing": "grid grid_sheet worker",
+    "lora_sd.grid_command": "best best_search flags grid grid_drawing run terminal",
+    "lora_sd.best": "events files lock run",
+    "lora_sd.nearness": "models",
+    "lora_sd.best_search": "best config data.images errors files hardware lock models nearness run sample training",
     "lora_sd.recorder": "run events",
     "lora_sd.length": "settings",
     "lora_sd.rates": "settings",
     "lora_sd.terminal": "events remedies",
-    "lora_sd.remedies": "config events footprint",
+    "lora_sd.remedies": "config events footprint run",
     "lora_sd.discard": "lock run",
     "lora_sd.report": "config doctor events files run settings",
     "lora_sd.hardware": "",
@@ -65,7 +73,7 @@ OURS = {
     "lora_sd.workshop_command": "workshop flags terminal lora.formats",
     "lora_sd.captioning": "captioning data models errors files hardware paths",
     "lora_sd.caption_command": "captioning models.captioners run signals terminal",
-    "lora_sd.sample": "models lora paths",
+    "lora_sd.sample": "models lora paths limits",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
@@ -73,7 +81,7 @@ OURS = {
     "lora_sd.training.schedules": "",
     "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets "
     "data.images data.health remembered models.find models.tokens models.download lora.beside lora.inspection lora.metadata errors "
-    "models.captioners captioning.folder captioning.wording remedies report discard",
+    "models.captioners captioning.folder captioning.wording remedies report discard best grid grid_sheet",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -93,7 +101,7 @@ TORCHLESS = (
     "lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets "
     "lora_sd.data.images lora_sd.data.health lora_sd.models.find lora_sd.models.tokens lora_sd.models.download lora_sd.lora.beside "
     "lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages lora_sd.models.captioners lora_sd.caption_command lora_sd.captioning.folder "
-    "lora_sd.report lora_sd.remedies lora_sd.discard"
+    "lora_sd.report lora_sd.remedies lora_sd.discard lora_sd.grid lora_sd.grid_sheet lora_sd.grid_command lora_sd.best"
 ).split()
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from lora_sd.lora import beside, formats, layers
 from lora_sd.lora.beside import Named
 from lora_sd.worker import Client
+from lora_sd.workshop.resize import resize
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,18 @@ def test_two_loras_have_their_own_strengths(client, job, lora):
     without, _ = draw(client, job)
     assert max(high for _, high in ImageChops.difference(halves, whole).getextrema()) <= 1
     assert max(high for _, high in ImageChops.difference(opposed, without).getextrema()) <= 1
+
+
+def test_a_lora_cut_to_a_rank_draws_as_the_file_that_the_workshop_writes(client, job, lora, tmp_path):
+    whole = tmp_path / "whole.safetensors"
+    save_file(load_file(lora), whole, {"lora_sd.family": "sd15"})
+    resize(whole, tmp_path / "cut.safetensors", rank=1)
+    expected, _ = draw(client, {**job, "loras": [[str(tmp_path / "cut.safetensors"), 1.0]]})
+    cut, _ = draw(client, {**job, "loras": [[str(whole), 1.0]], "rank": 1})
+    uncut, _ = draw(client, {**job, "loras": [[str(whole), 1.0]]})
+    assert same(cut, expected) and not same(cut, uncut)
+    *_, failed = client.generate(**{**job, "loras": [[str(whole), 1.0]], "rank": 5})
+    assert failed["text"] == "whole.safetensors has rank 4, so it can't be cut to 5; choose 4 or less."
 
 
 def test_a_word_that_is_laid_beside_its_lora_is_known_from_then_on(client, job, lora, tmp_path):
