@@ -58,6 +58,7 @@ OURS = {
     "lora_sd.workshop": "workshop lora models paths files data.images",
     "lora_sd.workshop_command": "workshop flags terminal lora.formats",
     "lora_sd.infotext": "lora.strength files __version__",
+    "lora_sd.encoded": "lora models",
     "lora_sd.lora.strength": "paths",
     "lora_sd.sample": "models lora paths infotext",
     "lora_sd.training": "training data models lora sample infotext config settings events errors files run recorder lock signals hardware footprint length rates paths",

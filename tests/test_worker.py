@@ -81,7 +81,12 @@ def test_another_strength_loads_nothing_and_changes_the_picture(client, job, lor
     at_zero, second = draw(client, {**job, "loras": [[lora, 0.0]]})
     at_one, third = draw(client, {**job, "loras": [[lora, 1.0]]})
     again, fourth = draw(client, job)
-    assert first["loads"] == second["loads"] == third["loads"] == fourth["loads"]
+    assert (
+        first["counts"]["models"]
+        == second["counts"]["models"]
+        == third["counts"]["models"]
+        == fourth["counts"]["models"]
+    )
     assert same(without, at_zero) and same(without, again)
     assert not same(without, at_one)
 
@@ -144,7 +149,7 @@ def test_a_crash_is_told_and_the_next_picture_starts_a_new_worker(client, job):
     *_, last = events
     assert last["kind"] == "failed" and "Try again" in last["text"]
     _, done = draw(client, job)
-    assert done["loads"] == 1
+    assert done["counts"]["models"] == 1
 
 
 def test_free_ends_the_process_and_with_it_all_its_memory(client, job):
