@@ -180,13 +180,13 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 make = make_page.build(remote=remote)
             with gr.Tab("Watch", id="watch"):
                 watching = watch_page.build()
-            with gr.Tab("Try it", id="try"):
+            with gr.Tab("Try it", id="try") as trying:
                 attempt = try_page.build(remote=remote)
         with gr.Accordion("About", open=False, elem_id="about", elem_classes="fold"):
             gr.Markdown(ABOUT)
             gr.Markdown(credits(), elem_id="credits")
         make_page.wire(make)
-        try_page.wire(attempt)
+        try_page.wire(attempt, trying)
         wire(demo, Pages(tabs, status, make, watching, attempt, news.component(), gr.Timer(1)))
     view.tell_errors_as_text(demo)
     return demo
