@@ -36,8 +36,9 @@ def place(click: dict[str, str]) -> Place:
     return Place(first // A_PAGE * A_PAGE, click.get("starred") == "1", str(click.get("id", "")))
 
 
-def draw(here: Place = Place()) -> Node:
+def draw(here: Place | None = None) -> Node:
     """The gallery, with the large picture if there is one."""
+    here = here or Place()
     names = gallery.ids(starred=here.starred)
     here = here._replace(at=min(here.at, (len(names) - 1) // A_PAGE * A_PAGE) if names else 0)
     opened = gallery.get(here.opened) if here.opened else None
