@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lora_sd import infotext, run
 from lora_sd.files import changed, write_text
 
-from . import places, stars
+from . import loras, places, stars
 from .uploads import thumbnail
 
 Job = dict[str, Any]  # as lora_sd.worker takes it
@@ -42,9 +42,9 @@ def folder() -> Path:
 
 def key(job: Job) -> str:
     """The same for what gives the same picture: the job, and the files of its LoRAs as they are now."""
-    stamps = [changed(Path(path)) for path, _ in job["loras"]]
-    words = [str(one) for one in job.get("words", [])]
-    return hashlib.sha1(json.dumps([job, stamps, words]).encode()).hexdigest()[:20]
+    files = [Path(path) for path, _ in job["loras"]]
+    stamps = [(changed(path), str(loras.embedding(path))) for path in files]
+    return hashlib.sha1(json.dumps([job, stamps]).encode()).hexdigest()[:20]
 
 
 def known(job: Job) -> Path | None:

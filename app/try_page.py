@@ -446,8 +446,8 @@ def build(*, remote: bool = False) -> Page:
                     with gr.Column(min_width=140):
                         new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
                         keep_seed = gr.Checkbox(True, label="Keep the seed", elem_id="keep-seed")
+                count = gr.Radio([1, 2, 3, 4], value=1, label="Pictures", elem_id="count")
                 with gr.Row():
-                    count = gr.Radio([1, 2, 3, 4], value=1, label="Pictures", elem_id="count", min_width=140)
                     sampler = gr.Dropdown(
                         SAMPLERS, value=defaults.sampler, label="Sampler", elem_id="sampler", min_width=140
                     )

@@ -30,7 +30,9 @@ def test_the_text_has_the_lines_that_a1111_writes():
     )
 
 
-@pytest.mark.parametrize("prompt", ["a cat", 'in "quotes", with: colons', "two\nlines", "größer ★ 猫", "Steps: 3, x"])
+@pytest.mark.parametrize(
+    "prompt", ["a cat", 'in "quotes", with: colons', "two\nlines", "größer ★ 猫", "Steps: 3, x"]
+)
 def test_what_was_written_is_read_back(prompt):
     loras = [TABBY, Used("b", Strength(0.5, text=0, blocks={"mid": 0.5, "IN04": 0}), "cd" * 32)]
     told = parse(text(prompt, **FACTS, loras=loras))
@@ -52,7 +54,9 @@ def test_a_text_without_settings_is_all_prompt():
 
 
 def test_a_drawn_picture_keeps_its_text_in_the_file(tiny_models, tmp_path: Path):
-    [picture] = sample.generate(tiny_models("sd15"), "größer ★", steps=1, seeds=[3], sampler="euler", size=(64, 64))
+    [picture] = sample.generate(
+        tiny_models("sd15"), "größer ★", steps=1, seeds=[3], sampler="euler", size=(64, 64)
+    )
     infotext.save(picture, tmp_path / "a.png")
     told = infotext.of_picture(tmp_path / "a.png")
     assert told and parse(told).pairs | {"Steps": "1", "Seed": "3", "Size": "64x64"} == parse(told).pairs

@@ -43,7 +43,8 @@ def test_a_drive_letter_and_an_equals_sign_in_a_name_are_no_strength():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"), [("mid=", "'mid=' is no part's strength"), ("=1", "no part's"), ("text=x", "text=x")]
+    ("wrong", "sentence"),
+    [("mid=", "'mid=' is no part's strength"), ("=1", "no part's"), ("text=x", "text=x")],
 )
 def test_a_part_without_a_number_is_told(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -53,7 +54,9 @@ def test_a_part_without_a_number_is_told(wrong, sentence):
 def test_numbers_out_of_reach_and_blocks_that_are_not_there_are_told():
     with pytest.raises(ValueError, match="The strength of mid is nan; it must be -100 to 100"):
         Strength(blocks={"mid": float("nan")})
-    with pytest.raises(ValueError, match="No block or layer of the LoRA is named 'IN11'; its blocks are IN01, MID"):
+    with pytest.raises(
+        ValueError, match="No block or layer of the LoRA is named 'IN11'; its blocks are IN01, MID"
+    ):
         Strength(blocks={"IN11": 0}).by_layer(LAYERS)
 
 
