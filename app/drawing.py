@@ -21,6 +21,7 @@ PARTS = ("unet", "text", "down", "mid", "up")  # of a LoRA, each with a strength
 MOST_TABS = 200  # whose wishes are remembered
 SETTLE = 0.05  # seconds in which a wish that was overtaken by an older one is known again
 client = Client()  # the one drawing process of this program
+counts: dict[str, int] = {}  # of what it loaded and encoded so far, and the milliseconds of its last picture
 wanted: dict[str, list[Job]] = {}  # by tab: what it waits for
 
 
@@ -123,6 +124,8 @@ def draw(job: Job) -> Iterator[tuple[int, int] | Path]:
                     yield message["done"], message["total"]
                 case "picture":
                     target = gallery.keep(job, Path(message["path"]))
+                case "done":
+                    counts.update(message["counts"])
                 case "failed":
                     raise ValueError(message["text"])
                 case "cancelled":

@@ -173,7 +173,9 @@ def number_of(values: Mapping[str, Any]) -> int:
 
 
 def made(page: Page, pictures: list[str]) -> Updates:
-    return only(page, page.picture, try_view.draw_pictures([Path(picture) for picture in pictures]))
+    return only(
+        page, page.picture, try_view.draw_pictures([Path(picture) for picture in pictures], drawing.counts)
+    )
 
 
 def compare(page: Page, values: dict[str, Any], tab: str = "") -> Iterator[Updates]:

@@ -1,6 +1,7 @@
 """What the Try it page shows: of a LoRA, of a picture on its way and made, and of a training that holds the machine."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lora_sd import hardware
@@ -65,10 +66,11 @@ def draw_waiting() -> Node:
     return node("p", say("Your picture appears here."), cls="waiting quiet")
 
 
-def draw_pictures(paths: Sequence[Path]) -> Node:
-    """Pictures that were just made."""
+def draw_pictures(paths: Sequence[Path], counts: Mapping[str, int]) -> Node:
+    """Pictures that were just made; `counts` are those of the drawing process, for whoever measures."""
     one = "one" if len(paths) == 1 else "several"
-    return node("div", *(_figure(path) for path in paths), cls=f"made {one}")
+    figures = (_figure(path) for path in paths)
+    return node("div", *figures, cls=f"made {one}", data_counts=json.dumps(counts))
 
 
 def _figure(path: Path) -> Node:
