@@ -55,6 +55,8 @@ def job(values: dict[str, Any], most_loras: int) -> Job:
 def of_row(values: dict[str, Any], number: int) -> float | dict[str, Any]:
     """The strength of one LoRA of the page: a number, or with those of its parts."""
     parts = {name: values.get(f"{name}_{number}", 1) for name in PARTS}
+    if None in (values[f"strength_{number}"], *parts.values()):  # a field that is being typed in
+        raise ValueError(say("Give every strength a number."))
     sides = {name: parts.pop(name) for name in ("unet", "text")}
     named = strength.parts(re.sub(r"[,;:]", " ", values.get(f"blocks_{number}", "")).split())
     blocks = {name: value for name, value in {**parts, **named.pop("blocks", {})}.items() if value != 1}
@@ -109,7 +111,10 @@ def warm(values: dict[str, Any], most_loras: int) -> None:
     """Begin to load what the page has chosen, unless something is loaded, or a training needs the machine."""
     if client.alive or story.active():
         return
-    chosen = job({**values, "prompt": "…"}, most_loras)
+    try:
+        chosen = job({**values, "prompt": "…"}, most_loras)
+    except ValueError:
+        return  # told when a picture is asked for
     loaded = {name: chosen[name] for name in ("base", "loras", "device")}
     threading.Thread(target=client.load, kwargs=loaded, daemon=True).start()
 

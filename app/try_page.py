@@ -13,7 +13,7 @@ from lora_sd.lora.inspection import inspect
 from lora_sd.lora.strength import Strength, as_strength
 from lora_sd.settings import PreviewSettings
 
-from . import drawing, export, gallery, gallery_view, lora_rows, loras, models, story, try_view, view
+from . import drawing, export, gallery, gallery_view, lora_rows, loras, models, reach, story, try_view, view
 from .lora_rows import MOST_LORAS
 from .view import node
 from .words import say
@@ -37,6 +37,7 @@ class Page(NamedTuple):
     notice: gr.HTML
     on_cpu: gr.Checkbox
     rows: tuple[lora_rows.Row, ...]
+    shown: gr.State  # how many of them are seen
     more: gr.Button
     upload: gr.UploadButton
     star: gr.Button
@@ -106,7 +107,7 @@ class Page(NamedTuple):
             self.sampler,
             self.size,
         ]
-        return [*own, *(part for row in self.rows for part in row)]
+        return [*own, self.shown, self.more, *(part for row in self.rows for part in row)]
 
 
 class Copying(NamedTuple):
@@ -159,7 +160,7 @@ def make(
     except drawing.Cancelled as cancelled:
         if tab not in drawing.wanted:  # by a person; else the next picture is on its way
             yield finished(page, str(cancelled))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         yield finished(page, str(error))
 
 
@@ -299,12 +300,13 @@ def _strength(given: float | dict[str, Any]) -> Strength:
 
 def from_rows(page: Page, chosen: Sequence[tuple[str, Strength]]) -> Updates:
     """The rows of LoRAs with these, and no others."""
-    updates: Updates = {}
+    shown = max(1, len(chosen))
+    updates: Updates = {page.shown: shown, page.more: gr.update(visible=shown < MOST_LORAS)}
     for number, row in enumerate(page.rows):
         lora, strength = chosen[number] if number < len(chosen) else ("", Strength(lora_rows.OTHERS))
         blocks = dict(strength.blocks)
         updates |= {
-            row.row: gr.update(visible=number == 0 or number < len(chosen)),
+            row.row: gr.update(visible=number < shown),
             row.lora: lora,
             row.strength: strength.whole,
             row.unet: strength.unet,
@@ -495,7 +497,7 @@ def build(*, remote: bool = False) -> Page:
     with gr.Column(elem_classes="card"):
         kept = view.component("gallery")
     return Page(
-        notice=notice, on_cpu=on_cpu, rows=rows, more=more, upload=upload, star=star, base=base, about=about,
+        notice=notice, on_cpu=on_cpu, rows=rows, shown=gr.State(1), more=more, upload=upload, star=star, base=base, about=about,
         prompt=prompt, negative=negative, seed=seed, new_seed=new_seed, keep_seed=keep_seed, count=count, steps=steps,
         guidance=guidance, sampler=sampler, size=size, reading=reading, generate=generate_button,
         compare=compare_button, grid=grid_button, progress=progress, picture=picture, table=table, download=download,
@@ -541,7 +543,7 @@ def wire(page: Page, tab: gr.Tab) -> None:
         drawing.warm(values, MOST_LORAS)
         return {
             page.gallery: gallery_view.draw(),
-            page.copying.programs: try_view.draw_programs([] if export.reach.confined else export.programs()),
+            page.copying.programs: try_view.draw_programs([] if reach.confined else export.programs()),
         }
 
     opened = [page.gallery, page.copying.programs]
@@ -556,9 +558,12 @@ def wire(page: Page, tab: gr.Tab) -> None:
     )
     page.reading.upload(lambda path: from_text(page, path), page.reading, page.of_picture(), **QUIET)
     page.new_seed.click(lambda: secrets.randbelow(MOST_SEED), None, page.seed, **at_once)
-    shown = gr.State(1)
     page.more.click(
-        show_another, shown, [shown, *(row.row for row in page.rows), page.more], queue=False, **QUIET
+        show_another,
+        page.shown,
+        [page.shown, *(row.row for row in page.rows), page.more],
+        queue=False,
+        **QUIET,
     )
 
     def in_gallery(event: gr.EventData) -> Updates:

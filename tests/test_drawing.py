@@ -141,6 +141,7 @@ def test_another_strength_is_another_picture_and_the_same_job_is_the_same(values
         ({"prompt": " "}, "Write what the picture should show."),
         ({"size": "wide"}, "The size is 'wide'; write width × height"),
         ({"lora_1": "{lora}"}, "chosen twice"),
+        ({"blocks_0": "IN04"}, "'IN04' is no part's strength"),
         ({"lora_0": "/nowhere/a.safetensors"}, "There is no LoRA at /nowhere/a.safetensors"),
         ({"lora_0": "/etc/passwd"}, "passwd is not a .safetensors file"),
     ],
