@@ -1,5 +1,6 @@
 """Pictures for Try it: a job of the page's values, drawn by the one worker and kept, so that a known one shows at once."""
 
+import contextlib
 import re
 import threading
 import time
@@ -169,8 +170,13 @@ def latest(tab: str, job: Job) -> Iterator[tuple[int, int] | Path]:
     """As `draw`, for as long as the tab waits for it; then Cancelled."""
     while is_wanted(tab, job):
         try:
-            yield from draw(job)
-            return
+            with contextlib.closing(draw(job)) as news:  # leaving it gives the picture up
+                for one in news:
+                    if not is_wanted(tab, job):  # it may have waited for another's, or for the model
+                        break
+                    yield one
+                else:
+                    return
         except Cancelled:
             continue  # unless by a wish that an older one overtook
     raise Cancelled(say("Cancelled."))

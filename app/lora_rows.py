@@ -78,4 +78,4 @@ def build(number: int, remote: bool) -> Row:
 
 
 def factor(label: str, elem_id: str) -> gr.Slider:
-    return gr.Slider(0, 2, 1, step=0.05, label=label, elem_id=elem_id, min_width=130, buttons=[])
+    return gr.Slider(0, 2, 1, step=0.05, label=label, elem_id=elem_id, min_width=170, buttons=[])

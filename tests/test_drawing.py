@@ -114,6 +114,17 @@ def test_a_wish_that_an_older_one_overtook_is_drawn_all_the_same(values, slow):
     assert isinstance([*under_way][-1], Path) and slow.drawn == [2]
 
 
+def test_a_picture_that_still_waits_for_the_model_can_be_cancelled(values, slow, monkeypatch):
+    job = drawing.job(values, 2)
+    drawing.want("tab", [job])
+    monkeypatch.setattr(slow, "cancel", lambda: None)  # it reaches the loading, not the picture
+    under_way = drawing.latest("tab", job)
+    assert next(under_way) == (1, 2)
+    drawing.cancel("tab")
+    with pytest.raises(drawing.Cancelled):
+        list(under_way)
+
+
 def test_a_cancelled_picture_stays_cancelled(values, slow):
     job = drawing.job(values, 2)
     drawing.want("tab", [job])
