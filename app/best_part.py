@@ -1,5 +1,6 @@
 """The search for a run's best checkpoint on Try it: a process of its own, which writes what it finds into the run's folder."""
 
+import json
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pandas as pd
 from lora_sd import best, run
 from lora_sd.best import Found, Row, Suggestion
 
-from . import drawing, loras, places, try_view, view
+from . import drawing, loras, places, try_view, view, watch_view
 from .uploads import thumbnail
 from .view import Node, node
 from .words import say
@@ -260,7 +261,14 @@ def draw_table(folder: Path, found: Found) -> Node:
     )
     chosen = found.suggested.file if found.suggested else None
     rows = [draw_row(folder, found, row, row.file == chosen) for row in found.rows]
-    return node("div", node("table", node("thead", head), node("tbody", *rows)), cls="matrix")
+    words = json.dumps(watch_view.comparing())
+    return node(
+        "div",
+        node("table", node("thead", head), node("tbody", *rows)),
+        cls="matrix",
+        data_words=words,
+        data_pairs="",
+    )
 
 
 def draw_row(folder: Path, found: Found, row: Row, chosen: bool) -> Node:

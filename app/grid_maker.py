@@ -11,7 +11,7 @@ from PIL import Image
 from lora_sd import errors, grid, grid_sheet
 from lora_sd.grid import ALONE, Axis, Cell, Job
 
-from . import drawing, places
+from . import drawing, gallery, places
 from .uploads import thumbnail
 
 SMALL = 256  # pixels of a picture in the table
@@ -62,7 +62,7 @@ class Maker:
     def seconds(self, cells: list[Cell]) -> float | None:
         """How long those of them take that are not kept; None where no picture of the kind was timed yet."""
         jobs = {json.dumps(cell.job): cell.job for cell in cells}  # equal ones are drawn once
-        new = [job for job in jobs.values() if not drawing.kept(job).exists()]
+        new = [job for job in jobs.values() if gallery.known(job) is None]
         each = [(self.paces.get(_kind(job)), job["steps"]) for job in new]
         if any(pace is None for pace, _ in each):
             return None
@@ -86,17 +86,21 @@ class Maker:
 
     def _picture(self, made: Grid, job: Job) -> Path | None:
         """The picture of a job, its time noted; None where it was cancelled."""
-        began: tuple[float, int] | None = None
-        for news in drawing.draw(job):
-            if isinstance(news, Path):
-                return news
-            if self.cancelling:
-                return None
-            done, total = news
-            made.share = done / total
-            began = began or (time.monotonic(), done)
-            if done > began[1]:
-                self.paces[_kind(job)] = (time.monotonic() - began[0]) / (done - began[1])
+        while not self.cancelling:
+            began: tuple[float, int] | None = None
+            try:
+                for news in drawing.draw(job):
+                    if isinstance(news, Path):
+                        return news
+                    if self.cancelling:
+                        return None
+                    done, total = news
+                    made.share = done / total
+                    began = began or (time.monotonic(), done)
+                    if done > began[1]:
+                        self.paces[_kind(job)] = (time.monotonic() - began[0]) / (done - began[1])
+            except drawing.Cancelled:  # by someone who wants another picture first
+                continue
         return None
 
     def _save(self, made: Grid) -> None:

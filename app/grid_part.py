@@ -1,5 +1,6 @@
 """The grid on Try it: two things that change along columns and rows, drawn picture by picture."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from lora_sd import grid
 from lora_sd.grid import ALONE, Axis, Cell, Job
 from lora_sd.lora.inspection import inspect
 
-from . import drawing, loras, story, view
+from . import drawing, loras, story, view, watch_view
 from .grid_maker import Grid, maker
 from .view import Node, node
 from .words import say
@@ -183,18 +184,19 @@ def link(made: Grid) -> Node | None:
 
 def draw_table(made: Grid) -> Node:
     columns, rows = headings(made.x), headings(made.y)
+    alone = "unseen" if made.y == ALONE else None  # nothing changes along the rows
+    corner = node("th", node("span", say("Rows"), cls="unseen"), scope="col", cls=alone)
     head = [node("th", heading, scope="col") for heading in columns]
-    corner = [] if made.y == ALONE else [node("td", "")]
     body = [
         node(
             "tr",
-            *([] if made.y == ALONE else [node("th", heading, scope="row")]),
+            node("th", heading, scope="row", cls=alone),
             *(draw_cell(made, column, row, columns, rows) for column in range(len(columns))),
         )
         for row, heading in enumerate(rows)
     ]
-    table = node("table", node("thead", node("tr", *corner, *head)), node("tbody", *body))
-    return node("div", table, cls="matrix")
+    table = node("table", node("thead", node("tr", corner, *head)), node("tbody", *body))
+    return node("div", table, cls="matrix", data_words=json.dumps(watch_view.comparing()))
 
 
 def draw_cell(made: Grid, column: int, row: int, columns: list[str], rows: list[str]) -> Node:
@@ -202,27 +204,16 @@ def draw_cell(made: Grid, column: int, row: int, columns: list[str], rows: list[
     if picture is None:
         return node("td", node("span", "", cls="waiting"))
     title = " · ".join(filter(None, (columns[column], rows[row])))
-    before = without(made, column, row)
     image = node("img", src=view.url(made.small[column, row]), alt=title)
     cell = node(
         "button",
         image,
         type="button",
         cls="picture",
-        data_before=view.url(before) if before and before != picture else None,
         data_after=view.url(picture),
         data_title=title,
     )
     return node("td", cell)
-
-
-def without(made: Grid, column: int, row: int) -> Any:
-    """The picture at strength 0 in its row or column, to compare with."""
-    if made.x.kind == "strength" and 0 in made.x.values:
-        return made.pictures.get((made.x.values.index(0), row))
-    if made.y.kind == "strength" and 0 in made.y.values:
-        return made.pictures.get((column, made.y.values.index(0)))
-    return None
 
 
 def headings(axis: Axis) -> list[str]:

@@ -13,10 +13,11 @@ from lora_sd.lora.inspection import inspect, read_header
 from lora_sd.lora.metadata import minimal
 from lora_sd.paths import is_text, shown, typed
 
-from . import places, reach, story
+from . import places, reach, stars, story
 from .words import say
 
 MOST_RUNS = 40
+STAR = "★ "
 
 
 def folder() -> Path:
@@ -28,13 +29,57 @@ def menu() -> list[tuple[str, str]]:
     """(label, id) of every LoRA of the newest runs, the last checkpoint of each first, then the ones brought."""
     entries = [
         (
-            f"{found.name} · {step(path)}{_suggested(found.folder, path)}",
+            f"{star(found.folder, path)}{found.name} · {step(path)}{_suggested(found.folder, path)}",
             f"{found.folder.name}/{path.name}",
         )
         for found in story.runs()[:MOST_RUNS]
         for path in reversed(story.checkpoints(found.folder))
     ]
-    return entries + [(path.stem, str(path)) for path in brought()]
+    return entries + [(f"{star(folder(), path)}{path.stem}", str(path)) for path in brought()]
+
+
+def star(folder: Path, path: Path) -> str:
+    """What a file with a star begins with in menus."""
+    return STAR if path.name in stars.of(folder) else ""
+
+
+def starred(lora: str) -> bool:
+    """Whether a LoRA of the menu has a star."""
+    place = _place(lora)
+    return place is not None and file(lora).name in stars.of(place)
+
+
+def give_star(lora: str) -> bool:
+    """Give the star of a LoRA of the menu, or take it; whether it has one now."""
+    place = _place(lora)
+    if place is None:
+        raise ValueError(
+            say("Only LoRAs of the menu can have a star; open this one with “Open a .safetensors”.")
+        )
+    now = not starred(lora)
+    stars.put(place, file(lora).name, now)
+    return now
+
+
+def _place(lora: str) -> Path | None:
+    """The folder that holds the stars of a LoRA: its run's, or that of the ones brought."""
+    if found := run_of(lora):
+        return found
+    return folder() if Path(lora) in brought() else None
+
+
+def of_path(path: str) -> str:
+    """The menu's id of a LoRA file."""
+    found = Path(path)
+    runs, checkpoints = run.home() / "runs", found.parent
+    ours = checkpoints.name == "checkpoints" and checkpoints.parent.parent == runs
+    return f"{checkpoints.parent.name}/{found.name}" if ours else path
+
+
+def word_of(lora: Path) -> str | None:
+    """The trigger word that a LoRA brings vectors for."""
+    known = inspect(lora)
+    return known.word.text if known.word else None
 
 
 def _suggested(folder: Path, path: Path) -> str:

@@ -230,7 +230,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
                         masks = mask_part.build()
             with gr.Tab("Watch", id="watch"):
                 watching = watch_page.build()
-            with gr.Tab("Try it", id="try"):
+            with gr.Tab("Try it", id="try") as trying:
                 attempt = try_page.build(remote=remote)
         with gr.Accordion("About", open=False, elem_id="about", elem_classes="fold"):
             gr.Markdown(ABOUT)
@@ -240,7 +240,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
         make_page.wire(make)
         watch_page.script()
         watch_page.wire(demo, watching)
-        try_page.wire(attempt)
+        try_page.wire(attempt, trying)
         wire(
             demo,
             Pages(

@@ -11,8 +11,13 @@ def thumbs() -> Path:
 
 
 def pictures() -> Path:
-    """Pictures made on Try it in this session."""
+    """Pictures made on Try it, of all sessions: `gallery` keeps them."""
     return run.home() / "pictures"
+
+
+def making() -> Path:
+    """Where a picture is written before it is in the gallery."""
+    return run.home() / "cache" / "drawn"
 
 
 def uploads() -> Path:
@@ -21,8 +26,7 @@ def uploads() -> Path:
 
 
 def tidy() -> None:
-    """Fresh folders for a new session."""
-    for folder in (pictures(), uploads()):
-        shutil.rmtree(folder, ignore_errors=True)
+    """A fresh folder for what comes and goes in a session."""
+    shutil.rmtree(uploads(), ignore_errors=True)
     for folder in (thumbs(), pictures(), uploads()):
         folder.mkdir(parents=True, exist_ok=True)

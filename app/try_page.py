@@ -1,19 +1,42 @@
 """Try it: pictures with a LoRA at any strength, beside the model without it, and the file to take away."""
 
-from collections.abc import Callable, Iterator
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
+from lora_sd import infotext
 from lora_sd.lora.inspection import inspect
+from lora_sd.lora.strength import Strength, as_strength
 from lora_sd.settings import PreviewSettings
 
-from . import best_part, drawing, grid_part, loras, models, story, try_view, view
+from . import (
+    best_part,
+    drawing,
+    export,
+    gallery,
+    gallery_view,
+    grid_part,
+    lora_rows,
+    loras,
+    models,
+    reach,
+    story,
+    try_view,
+    view,
+)
+from .lora_rows import MOST_LORAS
 from .view import node
+from .words import say
 
-MOST_LORAS = 4  # at once
 HINT = "Press Generate, or move the strength. The first picture takes longest: the model is loaded once, then kept."
+MOST_PICTURES = 4  # at once
+MOST_SEED = 2**32
+TOLD_EVERY = 0.2  # seconds between two looks at a picture's progress
+SIZES = ["512 × 512", "512 × 768", "768 × 512", "768 × 768", "1024 × 1024", "832 × 1216", "1216 × 832"]
 SAMPLERS = [
     ("DPM++ 2M Karras", "dpmpp_2m_karras"),
     ("Euler", "euler"),
@@ -26,37 +49,46 @@ SAMPLERS = [
 class Page(NamedTuple):
     notice: gr.HTML
     on_cpu: gr.Checkbox
-    loras: tuple[gr.Dropdown, ...]
-    strengths: tuple[gr.Slider, ...]
-    rows: tuple[gr.Row, ...]
+    rows: tuple[lora_rows.Row, ...]
+    shown: gr.State  # how many of them are seen
     more: gr.Button
     upload: gr.UploadButton
+    star: gr.Button
     base: gr.Dropdown
     about: gr.HTML
     prompt: gr.Textbox
     negative: gr.Textbox
     seed: gr.Number
+    new_seed: gr.Button
+    keep_seed: gr.Checkbox
+    count: gr.Radio
     steps: gr.Slider
     guidance: gr.Slider
     sampler: gr.Dropdown
-    size: gr.Textbox
+    size: gr.Dropdown
+    reading: gr.UploadButton
     generate: gr.Button
     compare: gr.Button
-    cancel: gr.Button
     progress: gr.HTML
-    picture: gr.Image
-    slider: gr.ImageSlider
+    picture: gr.HTML
     download: gr.DownloadButton
     download_plain: gr.DownloadButton
     download_word: gr.DownloadButton
+    copying: "Copying"
     grid: grid_part.Part
     best: best_part.Part
+    gallery: gr.HTML
+
+    @property
+    def loras(self) -> list[gr.Dropdown]:
+        return [row.lora for row in self.rows]
 
     def inputs(self) -> dict[str, gr.components.Component]:
-        own = "base prompt negative seed steps guidance sampler size on_cpu".split()
-        chosen = {f"lora_{i}": part for i, part in enumerate(self.loras)}
-        strengths = {f"strength_{i}": part for i, part in enumerate(self.strengths)}
-        return {name: getattr(self, name) for name in own} | chosen | strengths
+        own = "base prompt negative seed keep_seed count steps guidance sampler size on_cpu".split()
+        rows = [row.inputs(number) for number, row in enumerate(self.rows)]
+        return {name: getattr(self, name) for name in own} | {
+            name: p for row in rows for name, p in row.items()
+        }
 
     def of_lora(self) -> list[gr.components.Component]:
         """What follows from the first LoRA."""
@@ -68,11 +100,38 @@ class Page(NamedTuple):
             self.base,
             self.prompt,
             self.negative,
+            self.star,
+            self.copying.name,
         ]
         return [*own, self.seed, self.steps, self.guidance, self.sampler]
 
     def results(self) -> list[gr.components.Component]:
-        return [self.progress, self.picture, self.slider, self.cancel]
+        return [self.progress, self.picture]
+
+    def of_picture(self) -> list[gr.components.Component]:
+        """All that settings of a picture made before fill in."""
+        own = [
+            self.base,
+            self.prompt,
+            self.negative,
+            self.seed,
+            self.steps,
+            self.guidance,
+            self.sampler,
+            self.size,
+        ]
+        return [*own, self.shown, self.more, *(part for row in self.rows for part in row)]
+
+
+class Copying(NamedTuple):
+    """The part that copies a LoRA into other programs; not built where the page is open to others, but for `name`."""
+
+    name: gr.Textbox
+    plain: gr.Checkbox
+    programs: gr.HTML
+    folder: gr.Textbox
+    copy: gr.Button
+    told: gr.HTML
 
 
 Updates = dict[gr.components.Component, Any]
@@ -83,51 +142,78 @@ Show = Callable[[Page, list[str]], Updates]
 # -- pictures --------------------------------------------------------------------------------------------------------
 
 
-def make(page: Page, values: dict[str, Any], arrange: Arrange, show: Show) -> Iterator[Updates]:
+def make(
+    page: Page, values: dict[str, Any], arrange: Arrange, show: Show, tab: str = ""
+) -> Iterator[Updates]:
     """Make the pictures of the jobs that `arrange` makes of the page's job, and `show` them.
 
-    What goes wrong is a sentence in the page.
+    What goes wrong is a sentence in the page. When the tab `tab` wants something else meanwhile, this is given up.
     """
     try:
         jobs = arrange(drawing.job(values, MOST_LORAS))
+        drawing.want(tab, jobs)
         pictures = []
         for number, job in enumerate(jobs, 1):
-            title = f"Picture {number} of {len(jobs)}" if len(jobs) > 1 else "Drawing"
-            start = title if drawing.client.alive else "Loading the model"
-            yield {page.progress: try_view.draw_progress(start, 0, 1), page.cancel: gr.update(visible=True)}
-            for news in drawing.draw(job):
+            title = (
+                say("Picture {number} of {count}", number=number, count=len(jobs))
+                if len(jobs) > 1
+                else say("Drawing")
+            )
+            told = 0.0
+            if gallery.known(job) is None:
+                start = title if drawing.client.ready else say("Loading the model")
+                yield {page.progress: try_view.draw_progress(start, 0, 1)}
+            for news in drawing.latest(tab, job):
                 if isinstance(news, Path):
                     pictures.append(str(news))
-                else:
+                elif time.monotonic() - told > TOLD_EVERY:
+                    told = time.monotonic()
                     yield {page.progress: try_view.draw_progress(title, *news)}
         yield show(page, pictures) | finished(page)
-    except ValueError as error:
+    except drawing.Cancelled as cancelled:
+        if tab not in drawing.wanted:  # by a person; else the next picture is on its way
+            yield finished(page, str(cancelled))
+    except (ValueError, OSError) as error:
         yield finished(page, str(error))
 
 
-def generate(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
-    """One picture."""
-    return make(page, values, lambda job: [job], lambda page, pictures: only(page, page.picture, pictures[0]))
+def generate(page: Page, values: dict[str, Any], tab: str = "") -> Iterator[Updates]:
+    """As many pictures as were asked for."""
+    return make(page, values, lambda job: drawing.seeds(job, number_of(values)), made, tab)
 
 
-def compare(page: Page, values: dict[str, Any]) -> Iterator[Updates]:
+def number_of(values: Mapping[str, Any]) -> int:
+    return min(max(int(values.get("count") or 1), 1), MOST_PICTURES)
+
+
+def made(page: Page, pictures: list[str]) -> Updates:
+    return {page.picture: try_view.draw_pictures([Path(picture) for picture in pictures], drawing.counts)}
+
+
+def compare(page: Page, values: dict[str, Any], tab: str = "") -> Iterator[Updates]:
     """Without and with the LoRAs, from the same noise."""
-    return make(
-        page, values, drawing.without_and_with, lambda page, both: only(page, page.slider, tuple(both))
-    )
+
+    def show(page: Page, both: list[str]) -> Updates:
+        return {page.picture: try_view.draw_pair(*map(Path, both))}
+
+    return make(page, values, drawing.without_and_with, show, tab)
 
 
 def finished(page: Page, text: str = "") -> Updates:
-    return {
-        page.progress: node("p", text, cls="obstacle") if text else None,
-        page.cancel: gr.update(visible=False),
-    }
+    return {page.progress: node("p", text, cls="obstacle", role="alert") if text else None}
 
 
-def only(page: Page, part: gr.components.Component, value: Any) -> Updates:
-    """Show one kind of result and hide the others."""
-    hidden = {other: gr.update(visible=False) for other in (page.picture, page.slider)}
-    return hidden | {part: gr.update(value=value, visible=True)}
+def overtake(values: dict[str, Any], tab: str) -> None:
+    """Give up a picture that the tab has under way where its settings are others by now."""
+    try:
+        drawing.want(tab, drawing.seeds(drawing.job(values, MOST_LORAS), number_of(values)))
+    except ValueError:
+        return  # told where the picture is made
+
+
+def seed_for(values: dict[str, Any]) -> dict[str, Any]:
+    """The page's values with a seed of their own, where it is not to be kept."""
+    return values if values["keep_seed"] else {**values, "seed": secrets.randbelow(MOST_SEED)}
 
 
 # -- choices ---------------------------------------------------------------------------------------------------------
@@ -147,8 +233,9 @@ def picked(page: Page, lora: str | None) -> Updates:
     """What goes with a LoRA: its base model, its preview's prompt and settings, its files to download."""
     off = dict.fromkeys((page.download, page.download_plain), gr.update(interactive=False))
     off[page.download_word] = gr.update(visible=False)
+    off[page.star] = gr.update(visible=False)
     if not lora:
-        return {page.about: None, **off}
+        return {page.about: None if loras.menu() else try_view.draw_empty(), **off}
     try:
         path = loras.file(lora)
         known, word = inspect(path), loras.embedding(path)
@@ -161,9 +248,134 @@ def picked(page: Page, lora: str | None) -> Updates:
         page.download_word: gr.update(value=str(loras.without_details(word, known.word.text)), visible=True)
         if word
         else off[page.download_word],
+        page.star: star_button(lora),
+        page.copying.name: path.stem,
     }
     found = loras.run_of(lora)
     return updates | (from_run(page, story.read(found)) if found else {})
+
+
+def star_button(lora: str) -> Any:
+    """The button as it is for a LoRA: it says what pressing it does."""
+    return gr.update(
+        value=say("★ Take its star away") if loras.starred(lora) else say("☆ Star this LoRA"), visible=True
+    )
+
+
+def give_star(page: Page, lora: str) -> Updates:
+    try:
+        loras.give_star(lora)
+    except ValueError as error:
+        view.warn(str(error))
+        return {}
+    menu = {part: gr.update(choices=[("none", ""), *loras.menu()]) for part in page.loras}
+    return {**menu, page.star: star_button(lora)}
+
+
+def from_job(page: Page, job: drawing.Job) -> Updates:
+    """The page as it was when a picture was made."""
+    size = job["size"]
+    updates: Updates = {
+        page.base: job["base"],
+        page.prompt: job["prompt"],
+        page.negative: job["negative"],
+        page.seed: job["seed"],
+        page.steps: job["steps"],
+        page.guidance: job["guidance"],
+        page.sampler: job["sampler"],
+        page.size: f"{size[0]} × {size[1]}" if size else "",
+    }
+    rows = [(loras.of_path(path), _strength(given)) for path, given in job["loras"]]
+    return updates | from_rows(page, rows)
+
+
+def _strength(given: float | dict[str, Any]) -> Strength:
+    return Strength(**given) if isinstance(given, dict) else as_strength(given)
+
+
+def from_rows(page: Page, chosen: Sequence[tuple[str, Strength]]) -> Updates:
+    """The rows of LoRAs with these, and no others."""
+    shown = max(1, len(chosen))
+    updates: Updates = {page.shown: shown, page.more: gr.update(visible=shown < MOST_LORAS)}
+    for number, row in enumerate(page.rows):
+        lora, strength = chosen[number] if number < len(chosen) else ("", Strength(lora_rows.OTHERS))
+        blocks = dict(strength.blocks)
+        updates |= {
+            row.row: gr.update(visible=number < shown),
+            row.lora: lora,
+            row.strength: strength.whole,
+            row.unet: strength.unet,
+            row.text: strength.text,
+            row.down: blocks.pop("down", 1),
+            row.mid: blocks.pop("mid", 1),
+            row.up: blocks.pop("up", 1),
+            row.blocks: " ".join(f"{name}={value:g}" for name, value in blocks.items()),
+        }
+    return updates
+
+
+def from_text(page: Page, path: str) -> Updates:
+    """The settings that a picture's file tells, of ours or another program's."""
+    text = infotext.of_picture(Path(path))
+    if text is None:
+        raise ValueError(
+            say("This picture does not say how it was made; it may have been saved anew by another program.")
+        )
+    told = infotext.parse(text)
+    samplers = {name: ours for ours, (name, _) in infotext.SAMPLERS.items()}
+    w, _, h = told.pairs.get("Size", "").partition("x")
+    updates: Updates = {page.prompt: told.prompt, page.negative: told.negative}
+    if (sampler := samplers.get(told.pairs.get("Sampler", "").removesuffix(" Karras"))) is not None:
+        updates[page.sampler] = sampler
+    numbers = {page.seed: "Seed", page.steps: "Steps", page.guidance: "CFG scale"}
+    updates |= {
+        part: float(told.pairs[key]) for part, key in numbers.items() if _is_number(told.pairs.get(key, ""))
+    }
+    if w.isdecimal() and h.isdecimal():
+        updates[page.size] = f"{w} × {h}"
+    by_name = {loras.file(lora).stem: lora for _, lora in reversed(loras.menu())}
+    found = [(by_name[used.name], used.strength) for used in told.loras if used.name in by_name][:MOST_LORAS]
+    missing = [used.name for used in told.loras if used.name not in by_name]
+    if missing:
+        view.warn(
+            say(
+                "These LoRAs are not here: {names}. Open their files to draw with them.",
+                names=", ".join(missing),
+            )
+        )
+    return updates | from_rows(page, found)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal() and len(text) < 20
+
+
+def look(page: Page, click: dict[str, str]) -> Updates:
+    """Do what a button of the gallery asks for."""
+    here = gallery_view.place(click)
+    kept = gallery.get(here.opened)
+    match click.get("act"):
+        case "star" if kept:
+            gallery.star(kept.id, not kept.starred)
+        case "delete":
+            here = here._replace(deleting=True)
+        case "really" if kept:
+            gallery.delete(kept.id)
+        case "use" if kept:
+            return {page.gallery: gallery_view.draw(here), **from_job(page, kept.job)}
+    return {page.gallery: gallery_view.draw(here)}
+
+
+def copy(lora: str, name: str, plain: bool, folder: str, typed: str) -> Any:
+    """Copy a LoRA into a program's folder, or where there is none into one that was typed; what became of it."""
+    try:
+        if not lora:
+            raise ValueError(say("Choose a LoRA first."))
+        if folder:
+            return try_view.draw_copied(export.into_program(lora, folder, name, plain=plain))
+        return try_view.draw_copied(export.into_folder(lora, typed, name, plain=plain))
+    except (ValueError, OSError) as error:
+        return try_view.draw_obstacle(str(error))
 
 
 def from_run(page: Page, told: story.Story) -> Updates:
@@ -184,7 +396,7 @@ def from_run(page: Page, told: story.Story) -> Updates:
 def bring(path: str) -> str:
     """Take an uploaded LoRA in; its path."""
     if Path(path).suffix.lower() != ".safetensors":
-        raise ValueError("Only .safetensors files are safe to open.")
+        raise ValueError(say("Only .safetensors files are safe to open."))
     return str(loras.bring(Path(path)))
 
 
@@ -198,11 +410,12 @@ def build(*, remote: bool = False) -> Page:
     on_cpu = gr.Checkbox(False, label="Use the processor", visible=False, elem_id="on-cpu")
     with gr.Row():
         with gr.Column(scale=2, min_width=320, elem_classes="card"):
-            rows, menus, strengths = zip(
-                *(lora_row(number, remote) for number in range(MOST_LORAS)), strict=True
-            )
+            rows = tuple(lora_rows.build(number, remote) for number in range(MOST_LORAS))
             about = view.component("about-lora")
-            with gr.Row():
+            with gr.Row(elem_classes="small-buttons"):
+                star = gr.Button(
+                    "☆ Star this LoRA", size="sm", visible=False, elem_id="star-lora", min_width=120
+                )
                 more = gr.Button("Add another LoRA", size="sm", elem_id="more-loras")
                 upload = gr.UploadButton(
                     "Open a .safetensors", size="sm", file_types=[".safetensors"], elem_id="open-lora"
@@ -228,37 +441,30 @@ def build(*, remote: bool = False) -> Page:
                     seed = gr.Number(
                         defaults.seed, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=100
                     )
+                    with gr.Column(min_width=140):
+                        new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
+                        keep_seed = gr.Checkbox(True, label="Keep the seed", elem_id="keep-seed")
+                count = gr.Radio([1, 2, 3, 4], value=1, label="Pictures", elem_id="count")
+                with gr.Row():
                     sampler = gr.Dropdown(
                         SAMPLERS, value=defaults.sampler, label="Sampler", elem_id="sampler", min_width=140
                     )
                 steps = gr.Slider(1, 100, defaults.steps, step=1, label="Steps", elem_id="steps")
                 guidance = gr.Slider(1, 20, defaults.guidance, step=0.5, label="Guidance", elem_id="guidance")
-                size = gr.Textbox(
-                    "",
+                size = gr.Dropdown(
+                    [("The model's own", ""), *SIZES],
+                    value="",
                     label="Size",
-                    placeholder="the model's own",
-                    info="Width × height, like 768 × 512.",
+                    info="Width × height; type another one like 640 × 448.",
+                    allow_custom_value=True,
                     elem_id="size",
+                )
+                reading = gr.UploadButton(
+                    "Take the settings of a picture", size="sm", file_types=["image"], elem_id="read-picture"
                 )
         with gr.Column(scale=3, min_width=320, elem_classes="card"):
             progress = view.component("drawing", node("p", HINT, cls="quiet"))
-            cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel")
-            picture = gr.Image(
-                show_label=False,
-                interactive=False,
-                height=520,
-                elem_id="picture",
-                placeholder="Your picture appears here.",
-                buttons=["download", "fullscreen"],
-            )
-            slider = gr.ImageSlider(
-                label="Without | with",
-                interactive=False,
-                visible=False,
-                max_height=520,
-                elem_id="compare-slider",
-                type="filepath",
-            )
+            picture = view.component("picture", try_view.draw_waiting())
             with gr.Row():
                 download = gr.DownloadButton(
                     "Download .safetensors", size="md", interactive=False, elem_id="download-lora"
@@ -273,86 +479,164 @@ def build(*, remote: bool = False) -> Page:
                 "The file loads in ComfyUI, AUTOMATIC1111, Forge and diffusers. “Without training details” leaves out captions and folder names.",
                 elem_classes="quiet",
             )
+            copying = build_copying(remote)
     best = best_part.build()
     grid = grid_part.build()
+    with gr.Column(elem_classes="card"):
+        kept = view.component("gallery")
     return Page(
-        notice=notice, on_cpu=on_cpu, loras=menus, strengths=strengths, rows=rows, more=more, upload=upload, base=base,
-        about=about, prompt=prompt, negative=negative, seed=seed, steps=steps, guidance=guidance, sampler=sampler,
-        size=size, generate=generate_button, compare=compare_button, cancel=cancel,
-        progress=progress, picture=picture, slider=slider, download=download, download_plain=plain,
-        download_word=word, grid=grid, best=best,
+        notice=notice, on_cpu=on_cpu, rows=rows, shown=gr.State(1), more=more, upload=upload, star=star, base=base, about=about,
+        prompt=prompt, negative=negative, seed=seed, new_seed=new_seed, keep_seed=keep_seed, count=count, steps=steps,
+        guidance=guidance, sampler=sampler, size=size, reading=reading, generate=generate_button,
+        compare=compare_button, progress=progress, picture=picture, download=download,
+        download_plain=plain, download_word=word, copying=copying, gallery=kept, grid=grid, best=best,
     )  # fmt: skip
 
 
-def lora_row(number: int, remote: bool) -> tuple[gr.Row, gr.Dropdown, gr.Slider]:
-    with gr.Row(visible=number == 0) as row:
-        suffix = f" {number + 1}" if number else ""
-        menu = gr.Dropdown(
-            [("none", "")],
-            value="",
-            label=f"LoRA{suffix}",
-            allow_custom_value=not remote,
-            elem_id=f"lora-{number}",
-            info="From your runs, or paste a path." if not number else None,
-            scale=1,
-            min_width=220,
-        )
-        strength = gr.Slider(
-            -1,
-            2,
-            1.0 if not number else 0.5,
-            step=0.05,
-            label=f"Strength{suffix}",
-            elem_id=f"strength-{number}",
-            scale=1,
-            min_width=220,
-            info="0 is the model without it." if not number else None,
-        )
-    return row, menu, strength
+def build_copying(remote: bool) -> Copying:
+    """Only at this computer can files be copied into other programs; for others it stays hidden, and is refused."""
+    with gr.Accordion("Copy into another program", open=False, elem_id="copying", visible=not remote):
+        with gr.Row():
+            name = gr.Textbox("", label="Name of the copy", elem_id="copy-name", min_width=160)
+            plain = gr.Checkbox(False, label="Without training details", elem_id="copy-plain", min_width=160)
+        programs = view.component("programs")
+        with gr.Row():
+            folder = gr.Textbox(
+                "",
+                label="Or a folder",
+                placeholder="Path of a folder on this computer",
+                elem_id="copy-folder",
+                min_width=200,
+                scale=3,
+            )
+            button = gr.Button("Copy there", size="sm", elem_id="copy-there", min_width=100, scale=1)
+        told = view.component("copied")
+        gr.Markdown("Nothing is overwritten: a name that is taken gets -2.", elem_classes="quiet")
+    return Copying(name, plain, programs, folder, button, told)
 
 
 # -- wiring ----------------------------------------------------------------------------------------------------------
 
 
-def wire(page: Page) -> None:
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    making = {
-        **quiet,
-        "inputs_kwargs": page.inputs(),
-        "outputs": page.results(),
-        "concurrency_id": "drawing",
-    }
+QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+Handler = Callable[..., Iterator[Updates]]
 
-    page.generate.click(lambda **values: (yield from generate(page, values)), **making)
-    page.prompt.submit(lambda **values: (yield from generate(page, values)), **making)
-    gr.on(
-        [strength.release for strength in page.strengths],
-        lambda **values: (yield from generate(page, values)),
-        trigger_mode="always_last",
-        **making,
+
+def wire(page: Page, tab: gr.Tab) -> None:
+    """`tab` is the one that the page is in: the gallery is read, and the model loaded, when it is opened."""
+    at_once = {**QUIET, "queue": False}
+    wire_pictures(page)
+
+    def open_tab(request: gr.Request, **values: Any) -> Updates:
+        drawing.warm(values, MOST_LORAS)
+        return {
+            page.gallery: gallery_view.draw(),
+            page.copying.programs: try_view.draw_programs([] if reach.confined else export.programs()),
+        }
+
+    opened = [page.gallery, page.copying.programs]
+    tab.select(open_tab, None, opened, inputs_kwargs=page.inputs(), **at_once)
+
+    page.rows[0].lora.input(lambda lora: picked(page, lora), page.rows[0].lora, page.of_lora(), **QUIET)
+    page.star.click(
+        lambda lora: give_star(page, lora) or gr.skip(), page.rows[0].lora, [*page.loras, page.star], **QUIET
     )
-    page.compare.click(lambda **values: (yield from compare(page, values)), **making)
-    page.cancel.click(drawing.client.cancel, queue=False, **quiet)
-
-    page.loras[0].input(lambda lora: picked(page, lora), page.loras[0], page.of_lora(), **quiet)
     page.upload.upload(
-        lambda path: offered(page, bring(path)), page.upload, [*page.loras, *page.of_lora()], **quiet
+        lambda path: offered(page, bring(path)), page.upload, [*page.loras, *page.of_lora()], **QUIET
     )
+    page.reading.upload(lambda path: from_text(page, path), page.reading, page.of_picture(), **QUIET)
+    page.new_seed.click(lambda: secrets.randbelow(MOST_SEED), None, page.seed, **at_once)
+    page.more.click(
+        show_another,
+        page.shown,
+        [page.shown, *(row.row for row in page.rows), page.more],
+        queue=False,
+        **QUIET,
+    )
+
+    def in_gallery(event: gr.EventData) -> Updates:
+        return look(page, event._data)
+
+    page.gallery.click(in_gallery, None, [page.gallery, *page.of_picture()], **QUIET)
+    wire_copying(page)
+    lora = page.rows[0].lora
     grid_part.wire(
-        page.grid,
-        page.inputs(),
-        lambda values: drawing.job(values, MOST_LORAS),
-        page.loras[0],
-        page.prompt,
+        page.grid, page.inputs(), lambda values: drawing.job(values, MOST_LORAS), lora, page.prompt
     )
-    best_part.wire(
-        page.best,
-        page.loras[0],
-        lambda lora: offered(page, lora),
-        [*page.loras, *page.of_lora()],
+    best_part.wire(page.best, lora, lambda chosen: offered(page, chosen), [*page.loras, *page.of_lora()])
+
+
+def wire_pictures(page: Page) -> None:
+    """What makes pictures, and gives up what is not wanted any more."""
+    strengths = [part for row in page.rows for part in row.strengths]
+    making = {**QUIET, "inputs_kwargs": page.inputs(), "concurrency_id": "drawing"}
+    results = page.results()
+
+    def handler(make_it: Handler) -> Handler:
+        def handle(request: gr.Request, **values: Any) -> Iterator[Updates]:
+            yield from make_it(page, values, request.session_hash)
+
+        return handle
+
+    def with_seed(request: gr.Request, **values: Any) -> Iterator[Updates]:
+        values = seed_for(values)
+        yield {page.seed: values["seed"]}
+        yield from generate(page, values, request.session_hash)
+
+    def give_way(request: gr.Request, **values: Any) -> None:
+        overtake(values, request.session_hash)
+
+    begun = [
+        page.generate.click(with_seed, None, [*results, page.seed], **making),
+        page.prompt.submit(with_seed, None, [*results, page.seed], **making),
+        # a slider tells of keys and of dragging by `input`; what it is left at comes last
+        gr.on(
+            [event for part in strengths for event in (part.input, part.release)],
+            handler(generate),
+            None,
+            results,
+            trigger_mode="always_last",
+            **making,
+        ),
+        page.compare.click(handler(compare), None, results, **making),
+    ]
+    gr.on(
+        [part.input for part in strengths],
+        give_way,
+        None,
+        None,
+        inputs_kwargs=page.inputs(),
+        queue=False,
+        trigger_mode="always_last",
+        **QUIET,
     )
-    shown = gr.State(1)
-    page.more.click(show_another, shown, [shown, *page.rows, page.more], queue=False, **quiet)
+    for event in begun:
+        event.then(gallery_view.draw, None, page.gallery, queue=False, **QUIET)
+
+    def cancel(request: gr.Request) -> None:
+        drawing.cancel(request.session_hash)
+
+    page.progress.click(cancel, None, None, queue=False, **QUIET)
+
+
+def wire_copying(page: Page) -> None:
+    copying, lora = page.copying, page.rows[0].lora
+
+    def into_program(lora: str, name: str, plain: bool, event: gr.EventData) -> Any:
+        return copy(lora, name, plain, str(event._data.get("folder", "")), "")
+
+    def into_folder(lora: str, name: str, plain: bool, folder: str) -> Any:
+        return copy(lora, name, plain, "", folder)
+
+    given = [lora, copying.name, copying.plain]
+    copying.programs.click(into_program, given, copying.told, **QUIET)
+    gr.on(
+        [copying.copy.click, copying.folder.submit],
+        into_folder,
+        [*given, copying.folder],
+        copying.told,
+        **QUIET,
+    )
 
 
 def show_another(shown: int) -> list[Any]:

@@ -240,6 +240,8 @@ def comparing() -> dict[str, str]:
         "down": say("Next prompt"),
         "keys": say("Arrow keys: ← → change the right picture, ↑ ↓ the prompt."),
         "close": say("Close"),
+        "without": say("without LoRA"),
+        "with": say("with LoRA"),
     }
 
 

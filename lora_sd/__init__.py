@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .kohya import load as import_config  # noqa: F401
     from .lora.formats import save_lora as save_lora
     from .lora.metadata import inspect as inspect
+    from .lora.strength import Strength as Strength
     from .models.load import load as load_model  # noqa: F401
     from .sample import generate as generate
     from .sample import load_lora as load_lora
@@ -48,6 +49,7 @@ _HOMES = {
     "load_lora": ("sample", "load_lora"),
     "save_lora": ("lora.formats", "save_lora"),
     "inspect": ("lora.metadata", "inspect"),
+    "Strength": ("lora.strength", "Strength"),
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

@@ -189,8 +189,9 @@ def generate(arguments: list[str]) -> int:
         "--lora",
         action="append",
         default=[],
-        metavar="FILE[:STRENGTH]",
-        help="a LoRA; may be given several times. The vectors of its word are found beside it",
+        metavar="FILE[:STRENGTH][:PART=FACTOR …]",
+        help="a LoRA; may be given several times. The vectors of its word are found beside it. Parts are unet, text, "
+        "down, mid, up and blocks like IN04, each times the whole: cat.safetensors:0.8:text=0:mid=0.5",
     )
     parser.add_argument(
         "--embeddings",
@@ -227,8 +228,10 @@ def generate(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("."), help="the folder for the pictures")
     parser.add_argument("--device", choices=["auto", "cuda", "mps", "cpu"], default="auto")
     asked = parser.parse_args(arguments)
-    from . import hardware, sample
+    from . import hardware, infotext, sample
     from .data import images
+    from .lora import metadata
+    from .lora.strength import of_file
     from .models.load import load
     from .paths import typed
 
@@ -239,10 +242,12 @@ def generate(arguments: list[str]) -> int:
     parts = ((asked.image, "--image"), (asked.mask, "--mask"))
     inpaint = sample.Inpaint(*(images.rgb(typed(*part)) for part in parts)) if asked.image else None
 
-    loras = dict(flags.strength_of(text) for text in asked.lora)
+    loras = dict(of_file(text) for text in asked.lora)
     device, dtype = hardware.choose(asked.device)
+    models = load(asked.model, device=device, dtype=dtype, weighted=asked.weights)
+    models.sha256 = metadata.file_hash(models.path, run.home() / "cache" / "hashes.json")
     pictures = sample.generate(
-        load(asked.model, device=device, dtype=dtype, weighted=asked.weights),
+        models,
         asked.prompts,
         loras=loras,
         embeddings=asked.embeddings,
@@ -258,7 +263,7 @@ def generate(arguments: list[str]) -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     for prompt, picture in zip(asked.prompts, pictures, strict=True):
         path = _free(asked.out / f"{run.safe_name(prompt)}.png")
-        picture.save(path)
+        infotext.save(picture, path)
         print(path)
     return DONE
 
@@ -326,7 +331,7 @@ def report(arguments: list[str]) -> int:
     target = Path(out or "report.zip")
     if os.path.exists(target):
         raise ValueError(f"{target} is there already; choose another name: -o FILE.zip.")
-    parts = problem.parts(_folder(rest[0]))
+    parts = problem.parts(run.folder_of(rest[0]))
     problem.save(parts, target)
     for part in parts:
         print(f"{part.name:<15} {len(part.text.encode()):>9,} bytes")

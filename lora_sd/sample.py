@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import limits
-from .lora import beside, embedding, formats, layers
+from . import infotext, limits
+from .infotext import Used
+from .lora import beside, blocks, embedding, formats, layers
 from .lora.inspection import read_header, vectors_of
+from .lora.strength import Strength, as_strength
 from .models import text, words
 from .models.family import Conditioning, Models
 from .models.load import load
@@ -36,6 +38,7 @@ FROM_PURE_NOISE = {"timestep_spacing": "trailing", "use_karras_sigmas": False}
 SAME_SHAPE = 0.02  # relative difference of aspect ratios that rounding may make
 LARGEST = 4096  # pixels of a side
 OnStep = Callable[[int, int], None]  # sampling steps done, of how many; an exception in it cancels
+Encode = Callable[[Models, list[str]], Conditioning]
 
 
 class Inpaint(NamedTuple):
@@ -62,7 +65,7 @@ def generate(
     models: Models | str,
     prompts: str | Sequence[str],
     *,
-    loras: Mapping[str | Path, float] | None = None,
+    loras: Mapping[str | Path, float | Strength] | None = None,
     embeddings: Sequence[str | Path] = (),
     negative: str = "",
     seeds: Sequence[int] = (42,),
@@ -73,13 +76,15 @@ def generate(
     rescale: float = 0.0,
     inpaint: Inpaint | None = None,
     on_step: OnStep | None = None,
+    encode: Encode = text.encode,
 ) -> list[Image.Image]:
     """A picture of each prompt; `seeds` are one for all or one each, `size` is (w, h) in pixels.
 
-    `models` may be a name, file or folder; `loras` are files with their strengths, and `embeddings` textual-inversion
-    files, on for this call only. `inpaint` is what an inpainting model paints in; without it such a model paints whole pictures.
+    `models` may be a name, file or folder; `loras` are files with their strengths, as a number or by part, and
+    `embeddings` textual-inversion files, on for this call only. `encode` may remember text states. `inpaint` is what an inpainting model paints in; without it such a model paints whole pictures.
     `rescale` is how far guidance keeps the contrast of what it guides (arXiv:2305.08891, section 3.4); 0.7 for zero SNR.
-    A picture depends on its own prompt and seed, not on the others. Raises ValueError for settings that cannot work.
+    A picture depends on its own prompt and seed, not on the others; its `info["parameters"]` says how it was made, as
+    `infotext.save` writes it. Raises ValueError for settings that cannot work.
     """
     models = load(models) if isinstance(models, str) else models
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -90,13 +95,34 @@ def generate(
         _check_inpaint(models, inpaint)
     numbers = [("steps", steps), ("guidance", guidance), ("rescale", rescale)]
     numbers += [("seed", seed) for seed in seeds]
-    limits.check(numbers + [("strength of a LoRA", strength) for strength in (loras or {}).values()])
+    limits.check(numbers)
+    strengths = {path: as_strength(given) for path, given in (loras or {}).items()}
     how = How(negative, steps, guidance, sampler, size, rescale, inpaint)
-    with _attached(models, loras or {}, embeddings):
+    with _attached(models, strengths, embeddings):
         tick = _counter(on_step, len(prompts) * steps)
         return [
-            _picture(models, prompt, seed, how, tick) for prompt, seed in zip(prompts, seeds, strict=True)
+            _told(_picture(models, prompt, seed, how, tick, encode), models, prompt, seed, how)
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
+
+
+def _told(picture: Image.Image, models: Models, prompt: str, seed: int, how: How) -> Image.Image:
+    """The picture with how it was made."""
+    picture.info["parameters"] = infotext.text(
+        prompt,
+        negative=how.negative,
+        seed=seed,
+        steps=how.steps,
+        guidance=how.guidance,
+        rescale=how.rescale,
+        sampler=how.sampler,
+        size=how.size,
+        base=models.source,
+        model_hash=models.sha256[:10],
+        clip_skip=models.clip_skip,
+        loras=list(models.loras.values()),
+    )
+    return picture
 
 
 def _check(models: Models, prompts: list[str], seeds: list[int], sampler: str, size: tuple[int, int]) -> None:
@@ -127,7 +153,7 @@ def _check_inpaint(models: Models, inpaint: Inpaint) -> None:
 
 @contextlib.contextmanager
 def _attached(
-    models: Models, loras: Mapping[str | Path, float], embeddings: Sequence[str | Path]
+    models: Models, loras: Mapping[str | Path, Strength], embeddings: Sequence[str | Path]
 ) -> Iterator[None]:
     names = []
     try:
@@ -142,7 +168,7 @@ def _attached(
             unload(models, name)
 
 
-def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
+def load_lora(models: Models, path: str | Path, strength: float | Strength = 1.0) -> str:
     """Put a LoRA file on the model, and the trigger word's vectors if they lie beside it; or a textual-inversion file.
 
     Gives its name for `set_strength` and `unload`.
@@ -153,17 +179,17 @@ def load_lora(models: Models, path: str | Path, strength: float = 1.0) -> str:
         if vectors_of(header):
             _add_word(models, path, name)
         else:
-            _add_lora(models, path, name, strength)
+            _add_lora(models, path, name)
             if told := beside.named(header.metadata):
                 _add_word_of(models, path, name, told)
+        set_strength(models, name, strength)
     except ValueError:
         unload(models, name)
         raise
-    words.know(models, name, strength != 0)
     return name
 
 
-def _add_lora(models: Models, path: Path, name: str, strength: float) -> None:
+def _add_lora(models: Models, path: Path, name: str) -> None:
     parts = models.parts()
     file = formats.load(path, parts, models.family)
     if file.unused:
@@ -171,7 +197,8 @@ def _add_lora(models: Models, path: Path, name: str, strength: float) -> None:
         logger.warning(
             "%s: %d of its tensors fit no layer of this model: %s …", path.name, len(file.unused), some
         )
-    layers.attach(parts, file.pairs, adapter=name, strength=strength)
+    layers.attach(parts, file.pairs, adapter=name)
+    models.loras[name] = Used(path.stem, Strength(), beside.body_hash(path) or "")
 
 
 def _add_word(models: Models, path: Path, name: str) -> None:
@@ -197,17 +224,22 @@ def _add_word_of(models: Models, lora: Path, name: str, told: beside.Named) -> N
         )
 
 
-def set_strength(models: Models, name: str, strength: float) -> None:
-    """How strongly a file that is on the model counts; at 0 its word is not known either."""
-    words.know(models, name, strength != 0)
-    if any(low_rank.name == name for _, low_rank in layers.low_ranks(models.parts())):
-        layers.set_strength(models.parts(), name, strength)
+def set_strength(models: Models, name: str, given: float | Strength) -> None:
+    """How strongly a file that is on the model counts, all of it or by part; at 0 its word is not known either."""
+    wanted = as_strength(given)
+    words.know(models, name, wanted.whole != 0)
+    if name in models.loras:
+        own = [layer for layer, low_rank in layers.low_ranks(models.parts()) if low_rank.name == name]
+        by_layer = wanted.by_layer({layer: blocks.block_of(layer, models.family) for layer in own})
+        layers.set_strength(models.parts(), name, by_layer)
+        models.loras[name] = models.loras[name]._replace(strength=wanted)
 
 
 def unload(models: Models, name: str) -> None:
     """Take a file off the model again."""
     layers.detach(models.parts(), name)
     words.remove(models, name)
+    models.loras.pop(name, None)
 
 
 def _counter(on_step: OnStep | None, total: int) -> Callable[[], None]:
@@ -231,7 +263,9 @@ def scheduler_for(models: Models, sampler: str) -> Any:
     return kind.from_config(models.scheduler_config, prediction_type=models.prediction, **options)
 
 
-def _picture(models: Models, prompt: str, seed: int, how: How, tick: Callable[[], None]) -> Image.Image:
+def _picture(
+    models: Models, prompt: str, seed: int, how: How, tick: Callable[[], None], encode: Encode
+) -> Image.Image:
     w, h = how.size
     scheduler = scheduler_for(models, how.sampler)
     scheduler.set_timesteps(how.steps, device=models.device)
@@ -242,7 +276,7 @@ def _picture(models: Models, prompt: str, seed: int, how: How, tick: Callable[[]
     x = torch.randn(shape, generator=rng).to(models.device) * scheduler.init_noise_sigma
     beside = _beside(models, how, rng) if models.extra_channels else None
     guided = how.guidance > 1
-    condition = text.encode(models, [how.negative, prompt] if guided else [prompt])
+    condition = encode(models, [how.negative, prompt] if guided else [prompt])
     sizes = torch.tensor([[h, w, 0, 0, h, w]] * (2 if guided else 1), device=models.device)
     extra = {"generator": rng} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for t in scheduler.timesteps:

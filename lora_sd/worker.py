@@ -2,12 +2,13 @@
 
 in    {"id", "do": "generate", "base", "loras": [[path, strength], …], "prompt", "negative", "seed", "steps", "guidance",
        "sampler", "size": [w, h] or null, "device": "auto" or "cpu", "out": folder, "rank": of the first LoRA, where it is cut}
-      {"do": "cancel", "id"}      {"do": "free"}
-out   {"id", "kind": "progress", "done", "total"}   {"id", "kind": "picture", "path"}   {"id", "kind": "done", "loads"}
+      {"id", "do": "load", "base", "loras", "device"}      {"do": "cancel", "id"}      {"do": "free"}
+out   {"id", "kind": "progress", "done", "total"}   {"id", "kind": "picture", "path"}   {"id", "kind": "done", "counts"}
       {"id", "kind": "failed", "text", "details"}   {"id", "kind": "cancelled"}
 
-The model and the LoRAs on it stay loaded between pictures, so that another strength costs no loading. `Client` is the
-other end; it has no torch.
+A strength is a number, or the fields of a `Strength` with parts. The model, the LoRAs on it and the states of prompts stay
+between pictures, so that another strength loads nothing; `counts` says how often each was loaded or encoded so far, and how
+many milliseconds the parts of this picture took. `Client` is the other end; it has no torch.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from . import errors
+from . import errors, infotext
+from .lora.strength import Strength
 from .run import child_environment, home
 
 Message = dict[str, Any]
@@ -38,19 +40,29 @@ class Client:
         self.turn = threading.Lock()
         self.number = 0
         self.job: Message | None = None  # what is being made
+        self.ready = False  # whether it has a model loaded
 
     def generate(self, **job: Any) -> Iterator[Message]:
         """Events of one picture, the last of kind done, failed or cancelled. Leaving early cancels it."""
+        return self._ask("generate", job)
+
+    def load(self, **job: Any) -> Message:
+        """Have a model and its LoRAs loaded before a picture is asked for; how that ended."""
+        *_, last = self._ask("load", job)
+        return last
+
+    def _ask(self, do: str, job: Message) -> Iterator[Message]:
         with self.turn:
             process = self._running()
             self.job = job
             self.number += 1
             number, ended = self.number, False
             try:
-                self._tell({"id": number, "do": "generate", **job})
+                self._tell({"id": number, "do": do, **job})
                 for message in _messages(process.stdout):
                     if message.get("id") == number:
                         ended = message["kind"] in LAST
+                        self.ready |= message["kind"] == "done"
                         yield message
                         if ended:
                             return
@@ -79,6 +91,7 @@ class Client:
 
     def _running(self) -> subprocess.Popen[str]:
         if not self.alive:
+            self.ready = False
             home().mkdir(parents=True, exist_ok=True)
             with open(home() / "worker.log", "w", encoding="utf-8") as log:
                 self.process = subprocess.Popen(
@@ -128,14 +141,33 @@ class Studio:
         self.key: tuple[str, str] | None = None  # base, device
         self.models: Any = None
         self.attached: dict[tuple[str, int, Path | None], str] = {}  # (file, its time, its word's) -> name
-        self.loads = 0
+        self.encoded: Any = None  # text states
+        self.counts = {"models": 0, "loras": 0, "prompts": 0}
+        self.took: dict[str, int] = {}  # milliseconds of the parts of the last picture
+
+    def prepare(self, job: Message) -> None:
+        """Load the model of a job and have its LoRAs on it."""
+        with self._timed("load"):
+            self._load(job["base"], job.get("device", "auto"))
+            loras = _cut(job["loras"], job.get("rank"))
+            self._put_on({path: _strength(given) for path, given in loras})
 
     def picture(self, job: Message, on_step: Callable[[int, int], None]) -> Path:
         """Make the picture of a job and give its file."""
+        self.took = {}
+        self.prepare(job)
+        with self._timed("draw"):
+            picture = self._draw(job, on_step)
+        path = Path(job["out"]) / f"{time.time_ns()}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._timed("write"):
+            infotext.save(picture, path, durable=False)
+        self.counts["prompts"] = self.encoded.count
+        return path
+
+    def _draw(self, job: Message, on_step: Callable[[int, int], None]) -> Any:
         from . import sample
 
-        self._load(job["base"], job.get("device", "auto"))
-        self._put_on(_cut(job["loras"], job.get("rank")))
         [picture] = sample.generate(
             self.models,
             job["prompt"],
@@ -146,25 +178,31 @@ class Studio:
             sampler=job["sampler"],
             size=tuple(job["size"]) if job["size"] else None,
             on_step=on_step,
+            encode=self.encoded,
         )
-        path = Path(job["out"]) / f"{time.time_ns()}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-        return path
+        return picture
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.took[part] = round(1000 * (time.perf_counter() - began))
 
     def _load(self, base: str, device: str) -> None:
         if self.key == (base, device):
             return
+        from .encoded import Encoded
         from .hardware import choose
         from .models.load import load
 
         self.free()
         where, dtype = choose(device, "auto")
-        self.models = load(base, dtype=dtype, device=where)
+        self.models, self.encoded = load(base, dtype=dtype, device=where), Encoded()
         self.key = (base, device)
-        self.loads += 1
+        self.counts["models"] += 1
+        threading.Thread(target=_hash, args=(self.models,), daemon=True).start()
 
-    def _put_on(self, loras: dict[str, float]) -> None:
+    def _put_on(self, loras: dict[str, Strength]) -> None:
         """Have exactly these LoRAs on the model: those that are on it stay, and only their strength changes."""
         from . import sample
         from .lora import beside
@@ -173,6 +211,8 @@ class Studio:
             (path, os.stat(path).st_mtime_ns, beside.of(Path(path))): strength
             for path, strength in loras.items()
         }
+        if self.attached.keys() != wanted.keys():
+            self.encoded.forget()
         for key in self.attached.keys() - wanted.keys():
             sample.unload(self.models, self.attached.pop(key))
         for key, strength in wanted.items():
@@ -180,6 +220,7 @@ class Studio:
                 sample.set_strength(self.models, self.attached[key], strength)
             else:
                 self.attached[key] = sample.load_lora(self.models, key[0], strength)
+                self.counts["loras"] += 1
 
     def free(self) -> None:
         """Let go of the model and its memory."""
@@ -189,20 +230,32 @@ class Studio:
 
         import torch
 
-        self.models, self.key, self.attached = None, None, {}
+        self.models, self.encoded, self.key, self.attached = None, None, None, {}
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _cut(loras: list[list[Any]], rank: int | None) -> dict[str, float]:
-    """The LoRAs of a job by file, the first cut to `rank` where one is given."""
+def _cut(loras: list[list[Any]], rank: int | None) -> list[list[Any]]:
+    """The LoRAs of a job, the first cut to `rank` where one is given."""
     if rank is None:
-        return dict(loras)
+        return loras
     from .workshop.cut import cut
 
     (path, strength), *others = loras
-    return {str(cut(Path(path), rank, home() / "cache" / "ranks")): strength, **dict(others)}
+    return [[str(cut(Path(path), rank, home() / "cache" / "ranks")), strength], *others]
+
+
+def _strength(given: float | dict[str, Any]) -> Strength:
+    return Strength(**given) if isinstance(given, dict) else Strength(given)
+
+
+def _hash(models: Any) -> None:
+    """Let a model know the hash of its file, which takes seconds the first time."""
+    from .lora.metadata import file_hash
+
+    with contextlib.suppress(OSError):
+        models.sha256 = file_hash(models.path, home() / "cache" / "hashes.json")
 
 
 class Desk:
@@ -234,17 +287,24 @@ class Desk:
     def outcome(self, job: Message) -> Message:
         """Do a job, and say how it ended."""
         try:
+            if job["do"] == "load":
+                self.studio.prepare(job)
+                return {"kind": "done", "counts": self.studio.counts | self.studio.took}
+            self.check(job["id"])
             path = self.studio.picture(job, lambda done, total: self.progress(job["id"], done, total))
         except Cancelled:
             return {"kind": "cancelled"}
         except Exception as error:
             return {"kind": "failed", "text": errors.sentence(error), "details": traceback.format_exc()}
         self.answer(job["id"], kind="picture", path=str(path))
-        return {"kind": "done", "loads": self.studio.loads}
+        return {"kind": "done", "counts": self.studio.counts | self.studio.took}
 
-    def progress(self, number: int, done: int, total: int) -> None:
+    def check(self, number: int) -> None:
         if number <= self.cancelled:
             raise Cancelled
+
+    def progress(self, number: int, done: int, total: int) -> None:
+        self.check(number)
         self.answer(number, kind="progress", done=done, total=total)
 
     def answer(self, number: int, **message: Any) -> None:

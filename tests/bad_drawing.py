@@ -53,6 +53,16 @@ def a_LoRA_of_endless_strength(folder: Path):
     draw(loras={"cat.safetensors": float("inf")})
 
 
+@bad("text=", "write text=0")
+def a_part_of_a_LoRA_without_a_number(folder: Path):
+    command(["a cat", "--lora", "cat.safetensors:0.8:text="])
+
+
+@bad("strength of mid", "must be -100 to 100")
+def a_part_of_a_LoRA_of_endless_strength(folder: Path):
+    command(["a cat", "--lora", "cat.safetensors:0.8:mid=inf"])
+
+
 @bad("cat.pt", "may hold program code")
 def a_LoRA_that_is_a_pickle_to_draw_with(folder: Path):
     (folder / "cat.pt").touch()

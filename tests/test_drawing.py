@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app import drawing, loras, try_page
+from app import drawing, gallery, loras, places, try_page
 from lora_sd.lora import beside
 from lora_sd.lora.beside import Named
 
@@ -44,6 +44,98 @@ def test_a_job_holds_the_chosen_loras_each_at_its_strength(values, lora):
     assert (job["prompt"], job["steps"], job["size"], job["device"]) == ("a cat", 20, None, "auto")
 
 
+def test_parts_of_a_lora_go_along_and_compare_and_another_strength_keep_them(values, lora):
+    values |= {"text_0": 0.5, "mid_0": 1, "up_0": 0.25, "blocks_0": "IN04=0, OUT*=2"}
+    job = drawing.job(values, 2)
+    parts = {"unet": 1, "text": 0.5, "blocks": {"up": 0.25, "IN04": 0.0, "OUT*": 2.0}}
+    assert job["loras"] == [[str(lora), {"whole": 0.8, **parts}]]
+    assert drawing.at(job, 0.3)["loras"] == [[str(lora), {"whole": 0.3, **parts}]]
+    assert drawing.without_and_with(job)[0]["loras"] == [[str(lora), 0.0]]
+    assert drawing.job(values | {"text_0": 1, "up_0": 1, "blocks_0": ""}, 2)["loras"] == [[str(lora), 0.8]]
+
+
+class Slow:
+    """A worker whose pictures take until they are given up, or until `finish`."""
+
+    def __init__(self) -> None:
+        self.job, self.alive, self.ready, self.given_up, self.drawn = None, True, True, [], []
+
+    def generate(self, *, out, **job):
+        self.job, path = {**job, "out": out}, Path(out) / "new.png"
+        try:
+            yield {"kind": "progress", "done": 1, "total": 2}
+            if job["seed"] in self.given_up:
+                yield {"kind": "cancelled"}
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"picture")
+            self.drawn.append(job["seed"])
+            yield {"kind": "picture", "path": str(path)}
+        finally:
+            self.job = None
+
+    def cancel(self) -> None:
+        self.given_up.append(self.job["seed"])
+
+
+@pytest.fixture
+def slow(monkeypatch) -> Slow:
+    worker = Slow()
+    monkeypatch.setattr(drawing, "client", worker)
+    monkeypatch.setattr(drawing, "wanted", {})
+    monkeypatch.setattr(drawing, "SETTLE", 0)
+    places.tidy()
+    return worker
+
+
+def test_the_latest_wish_of_a_tab_wins_and_the_other_tab_is_left_alone(values, slow):
+    old, new = (drawing.job(values | {"seed": seed}, 2) for seed in (1, 2))
+    drawing.want("tab", [old])
+    under_way = drawing.latest("tab", old)
+    next(under_way)
+    drawing.want("other", [new])
+    drawing.want("tab", [old])  # told twice
+    assert slow.given_up == []
+    drawing.want("tab", [new])
+    with pytest.raises(drawing.Cancelled):
+        list(under_way)
+    *_, path = drawing.latest("tab", new)
+    assert slow.drawn == [2] and gallery.known(new) == path and gallery.known(old) is None
+
+
+def test_a_wish_that_an_older_one_overtook_is_drawn_all_the_same(values, slow):
+    old, new = (drawing.job(values | {"seed": seed}, 2) for seed in (1, 2))
+    drawing.want("tab", [new])
+    under_way = drawing.latest("tab", new)
+    next(under_way)
+    drawing.want("tab", [old])  # late
+    slow.given_up = []  # the next try is let through
+    drawing.want("tab", [new])
+    assert isinstance([*under_way][-1], Path) and slow.drawn == [2]
+
+
+def test_a_picture_that_still_waits_for_the_model_can_be_cancelled(values, slow, monkeypatch):
+    job = drawing.job(values, 2)
+    drawing.want("tab", [job])
+    monkeypatch.setattr(slow, "cancel", lambda: None)  # it reaches the loading, not the picture
+    under_way = drawing.latest("tab", job)
+    assert next(under_way) == (1, 2)
+    drawing.cancel("tab")
+    with pytest.raises(drawing.Cancelled):
+        list(under_way)
+
+
+def test_a_cancelled_picture_stays_cancelled(values, slow):
+    job = drawing.job(values, 2)
+    drawing.want("tab", [job])
+    under_way = drawing.latest("tab", job)
+    next(under_way)
+    drawing.cancel("tab")
+    with pytest.raises(drawing.Cancelled):
+        list(under_way)
+    assert "tab" not in drawing.wanted
+
+
 def test_compare_has_the_same_job_with_every_lora_off(values, lora):
     without, with_it = drawing.without_and_with(drawing.job(values, 2))
     assert without == with_it | {"loras": [[str(lora), 0.0]]}
@@ -51,7 +143,7 @@ def test_compare_has_the_same_job_with_every_lora_off(values, lora):
 
 def test_another_strength_is_another_picture_and_the_same_job_is_the_same(values):
     job = drawing.job(values, 2)
-    assert drawing.kept(drawing.at(job, 0.8)) == drawing.kept(job) != drawing.kept(drawing.at(job, 1.0))
+    assert gallery.key(drawing.at(job, 0.8)) == gallery.key(job) != gallery.key(drawing.at(job, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +152,7 @@ def test_another_strength_is_another_picture_and_the_same_job_is_the_same(values
         ({"prompt": " "}, "Write what the picture should show."),
         ({"size": "wide"}, "The size is 'wide'; write width × height"),
         ({"lora_1": "{lora}"}, "chosen twice"),
+        ({"blocks_0": "IN04"}, "'IN04' is no part's strength"),
         ({"lora_0": "/nowhere/a.safetensors"}, "There is no LoRA at /nowhere/a.safetensors"),
         ({"lora_0": "/etc/passwd"}, "passwd is not a .safetensors file"),
     ],

@@ -1,12 +1,13 @@
 """The grid and the search for the best checkpoint as the page shows them."""
 
+import json
 import time
 
 import pytest
 from PIL import Image
 
-from app import best_part, drawing, grid_part, places
-from app.grid_maker import Grid, Maker
+from app import best_part, drawing, gallery, grid_part, places
+from app.grid_maker import Maker
 from lora_sd import best, grid
 from lora_sd.grid import ALONE
 from lora_sd.grid_drawing import job_of
@@ -28,7 +29,12 @@ def drawn(monkeypatch, tmp_path):
         yield target
 
     monkeypatch.setattr(drawing, "draw", draw)
-    monkeypatch.setattr(drawing, "kept", lambda job: tmp_path / f"{job['seed']}-{job['steps']}.png")
+
+    def known(job):
+        target = tmp_path / f"{job['seed']}-{job['steps']}.png"
+        return target if target.exists() else None
+
+    monkeypatch.setattr(gallery, "known", known)
     return jobs
 
 
@@ -74,15 +80,18 @@ def test_what_goes_wrong_is_a_sentence_in_the_page(monkeypatch):
     assert maker.grid.status == "failed" and "The disk is full." in str(grid_part.draw(maker.grid))
 
 
-def test_a_picture_is_compared_with_the_one_without_the_lora(tmp_path):
-    x, y = grid.read("strength", "0, 1"), grid.read("seed", "5")
-    paths = {(column, 0): tmp_path / f"{column}.png" for column in (0, 1)}
-    made = Grid(job(), x, y, [], paths, paths)
-    assert grid_part.without(made, 1, 0) == paths[0, 0]
-    cell = grid_part.draw_cell(made, 1, 0, ["strength 0", "strength 1"], ["seed 5"])["children"][0][
-        "attributes"
-    ]
-    assert cell["data-title"] == "strength 1 · seed 5" and cell["data-before"].endswith("0.png")
+def test_pictures_are_compared_as_those_of_watch_are(drawn):
+    """static/watch.js reads a table with a heading for each column and row, one of one row, too."""
+    for y in (Y, grid.ALONE):
+        maker = Maker()
+        maker.start(job(), X, y)
+        maker.thread.join()
+        table = grid_part.draw_table(maker.grid)
+        [head, body] = table["children"][0]["children"]
+        rows = body["children"]
+        assert "left" in json.loads(table["attributes"]["data-words"])
+        assert [len(row["children"]) for row in (*head["children"], *rows)] == [3] * (1 + len(rows))
+        assert all(row["children"][0]["tag"] == "th" for row in rows)
 
 
 def test_fields_say_how_many_pictures_or_what_is_wrong(drawn):

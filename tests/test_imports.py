@@ -73,15 +73,18 @@ OURS = {
     "lora_sd.workshop_command": "workshop flags terminal lora.formats",
     "lora_sd.captioning": "captioning data models errors files hardware paths",
     "lora_sd.caption_command": "captioning models.captioners run signals terminal",
-    "lora_sd.sample": "models lora paths limits",
-    "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths",
+    "lora_sd.sample": "models lora paths limits infotext",
+    "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths infotext",
+    "lora_sd.infotext": "lora.strength files __version__",
+    "lora_sd.encoded": "lora models",
+    "lora_sd.lora.strength": "paths",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
     "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets "
     "data.images data.health remembered models.find models.tokens models.download lora.beside lora.inspection lora.metadata errors "
-    "models.captioners captioning.folder captioning.wording remedies report discard best grid grid_sheet",
+    "models.captioners captioning.folder captioning.wording remedies report discard best grid grid_sheet infotext lora.strength",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -101,7 +104,8 @@ TORCHLESS = (
     "lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets "
     "lora_sd.data.images lora_sd.data.health lora_sd.models.find lora_sd.models.tokens lora_sd.models.download lora_sd.lora.beside "
     "lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages lora_sd.models.captioners lora_sd.caption_command lora_sd.captioning.folder "
-    "lora_sd.report lora_sd.remedies lora_sd.discard lora_sd.grid lora_sd.grid_sheet lora_sd.grid_command lora_sd.best"
+    "lora_sd.report lora_sd.remedies lora_sd.discard lora_sd.grid lora_sd.grid_sheet lora_sd.grid_command lora_sd.best lora_sd.lora.strength "
+    "lora_sd.infotext"
 ).split()
 
 

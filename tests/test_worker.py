@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageChops
 from safetensors.torch import load_file, save_file
 
-from lora_sd.lora import beside, formats, layers
+from lora_sd.lora import beside, formats, layers, targets
 from lora_sd.lora.beside import Named
 from lora_sd.worker import Client
 from lora_sd.workshop.resize import resize
@@ -81,10 +81,53 @@ def test_another_strength_loads_nothing_and_changes_the_picture(client, job, lor
     without, first = draw(client, job)
     at_zero, second = draw(client, {**job, "loras": [[lora, 0.0]]})
     at_one, third = draw(client, {**job, "loras": [[lora, 1.0]]})
+    by_part, _ = draw(client, {**job, "loras": [[lora, {"whole": 1.0, "blocks": {"mid": 0}}]]})
     again, fourth = draw(client, job)
-    assert first["loads"] == second["loads"] == third["loads"] == fourth["loads"]
+    assert not same(by_part, at_one) and not same(by_part, without)
+    assert third["counts"]["loras"] == second["counts"]["loras"] == first["counts"]["loras"] + 1
+    assert (
+        third["counts"]["prompts"] == second["counts"]["prompts"]
+    )  # this LoRA leaves the text encoder alone
+    assert (
+        first["counts"]["models"]
+        == second["counts"]["models"]
+        == third["counts"]["models"]
+        == fourth["counts"]["models"]
+    )
     assert same(without, at_zero) and same(without, again)
     assert not same(without, at_one)
+
+
+def test_a_text_encoder_of_another_strength_encodes_anew(client, job, tiny_models, tmp_path):
+    models = tiny_models("sd15")
+    path = tmp_path / "both.safetensors"
+    found = models.parts()
+    layers.inject(found, targets.resolve(found, "attention-qv", rank=2, text_encoders=True), 1.0)
+    pairs = {name: p._replace(up=torch.full_like(p.up, 0.5)) for name, p in layers.adapters(found).items()}
+    formats.save(path, pairs, models.family, metadata={})
+    strengths = [1.0, {"unet": 0.5}, {"unet": 0.5, "text": 0.0}, {"text": 0.0}, 1.0]
+    seen = [draw(client, {**job, "loras": [[str(path), given]]}) for given in strengths]
+    counts = [done["counts"]["prompts"] for _, done in seen]
+    assert [count - counts[0] for count in counts] == [0, 0, 1, 1, 1]
+    assert same(seen[0][0], seen[4][0]) and not same(seen[0][0], seen[3][0])
+
+
+def test_a_model_can_be_loaded_before_a_picture_is_asked_for(job):
+    client = Client()
+    try:
+        assert not client.ready
+        done = client.load(base=job["base"], loras=[], device="auto")
+        assert client.ready and done["counts"]["models"] == 1
+        assert draw(client, job)[1]["counts"]["models"] == 1
+    finally:
+        client.free()
+
+
+def test_a_picture_says_how_it_was_made(client, job, lora):
+    picture, _ = draw(client, {**job, "loras": [[lora, 0.5]]})
+    assert picture.info["parameters"].startswith(
+        "a cat <lora:strong:0.5>\nSteps: 2, Sampler: DDIM, CFG scale: 4, Seed: 7"
+    )
 
 
 def test_two_loras_have_their_own_strengths(client, job, lora):
@@ -157,7 +200,7 @@ def test_a_crash_is_told_and_the_next_picture_starts_a_new_worker(client, job):
     *_, last = events
     assert last["kind"] == "failed" and "Try again" in last["text"]
     _, done = draw(client, job)
-    assert done["loads"] == 1
+    assert done["counts"]["models"] == 1
 
 
 def test_free_ends_the_process_and_with_it_all_its_memory(client, job):

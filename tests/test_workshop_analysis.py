@@ -7,9 +7,10 @@ import torch
 from workshop_files import deltas, random_pair, random_pairs, write
 
 from lora_sd import __main__ as cli
+from lora_sd.lora import blocks
 from lora_sd.lora.pairs import Pair, delta_weight
 from lora_sd.models.family import FAMILIES, SD15, SDXL
-from lora_sd.workshop import blocks, similarity
+from lora_sd.workshop import similarity
 from lora_sd.workshop.analysis import analyse, analyse_file
 from lora_sd.workshop.checkpoint import open_checkpoint
 from lora_sd.workshop.randomised import top_directions

@@ -6,11 +6,11 @@ from workshop_files import deltas, random_pair, random_pairs, write
 
 from lora_sd import __main__ as cli
 from lora_sd.lora import formats
+from lora_sd.lora.blocks import block_of
 from lora_sd.lora.layers import attach, detach
 from lora_sd.lora.pairs import delta_weight
 from lora_sd.models.family import FAMILIES
 from lora_sd.workshop import combine as module
-from lora_sd.workshop.blocks import block_of
 from lora_sd.workshop.combine import Source, combine
 from lora_sd.workshop.lora_file import open_lora
 from lora_sd.workshop.resize import together

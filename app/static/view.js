@@ -1,6 +1,6 @@
 // Builds the page part that `props.value` describes ({tag, attributes, children} or text) out of DOM calls,
 // reusing the nodes that are there, but never one for another [data-key]. Clicks on [data-act] go to Python with the fields of
-// their .ask, as the event that [data-event] names.
+// their .ask, as the event that [data-event] names. A slider in [data-cut] sets its --cut.
 // news.js draws here, too: what it brought before this view was there lies in `shownViews`.
 
 function make(tree, old) {
@@ -44,6 +44,9 @@ const name = element.closest('.block').id; // props are not there yet in a part 
 (window.drawView ??= {})[name] = draw;
 draw(window.shownViews?.[name] ?? props.value);
 watch('value', () => draw(props.value));
+element.addEventListener('input', (event) => {
+  event.target.closest('[data-cut]')?.style.setProperty('--cut', event.target.value);
+});
 element.addEventListener('click', (event) => {
   const target = event.target.closest('[data-act]');
   if (target) trigger(EVENTS.find((name) => name === target.dataset.event) ?? 'click', { ...target.dataset, ...answers(target.closest('.ask')) });

@@ -13,19 +13,29 @@ const part = (tag, attributes = {}, ...children) => {
 // What a table of pictures holds: {words, columns: [name], rows: [{prompt, cells: [address or undefined]}]}.
 function tableOf(button) {
   const matrix = button.closest('.matrix');
+  const words = JSON.parse(matrix.dataset.words);
+  if ('pairs' in matrix.dataset) return pairOf(button, words);
   const columns = [...matrix.querySelectorAll('thead th')].slice(1).map((head) => head.textContent);
   const rows = [...matrix.querySelectorAll('tbody tr')].map((row) => ({
     prompt: row.querySelector('th').textContent,
     cells: [...row.querySelectorAll('td')].map((cell) => cell.querySelector('[data-after]')?.dataset.after),
   }));
-  return { words: JSON.parse(matrix.dataset.words), columns, rows };
+  return { words, columns, rows };
+}
+
+// A picture that is shown beside one other.
+function pairOf(button, words) {
+  const { before, after, title } = button.dataset;
+  const [columns, cells] = before ? [[words.without, words.with], [before, after]] : [[words.with], [after]];
+  return { words, columns, rows: [{ prompt: title, cells }] };
 }
 
 function compare(button) {
   const { words, columns, rows } = tableOf(button);
   const cell = button.closest('td');
-  let row = [...cell.closest('tbody').rows].indexOf(cell.closest('tr'));
-  let right = cell.cellIndex - 1;
+  const alone = rows.length === 1 && rows[0].cells.includes(button.dataset.after);
+  let row = alone ? 0 : [...cell.closest('tbody').rows].indexOf(cell.closest('tr'));
+  let right = alone ? rows[0].cells.indexOf(button.dataset.after) : cell.cellIndex - 1;
   let left = 0;
 
   const name = part('h3', { id: 'compared' });

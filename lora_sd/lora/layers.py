@@ -274,13 +274,13 @@ def adapters(parts: Mapping[str, nn.Module], adapter: str = "lora") -> dict[str,
     return {name: low_rank.pair for name, low_rank in low_ranks(parts) if low_rank.name == adapter}
 
 
-def set_strength(parts: Mapping[str, nn.Module], adapter: str, strength: float) -> None:
-    """1 is as trained, 0 is the base model exactly, negative is the opposite."""
-    found = [low_rank for _, low_rank in low_ranks(parts) if low_rank.name == adapter]
+def set_strength(parts: Mapping[str, nn.Module], adapter: str, strength: float | Mapping[str, float]) -> None:
+    """Of all its layers, or by layer: 1 is as trained, 0 is the base model exactly, negative is the opposite."""
+    found = {name: low_rank for name, low_rank in low_ranks(parts) if low_rank.name == adapter}
     if not found:
         raise ValueError(f"There is no LoRA named {adapter!r} on this model; load it first.")
-    for low_rank in found:
-        low_rank.strength = strength
+    for name, low_rank in found.items():
+        low_rank.strength = strength[name] if isinstance(strength, Mapping) else strength
 
 
 def pack(model: nn.Module) -> None:

@@ -361,6 +361,11 @@ def base_hashes(path: Path | None, memory: Path | None = None) -> tuple[str, str
     return old, whole
 
 
+def file_hash(path: Path | None, memory: Path) -> str:
+    """The sha256 of a base model's file; nothing where there is no one file."""
+    return base_hashes(path, memory)[1] if path and path.is_file() else ""
+
+
 def _hashes(path: Path) -> tuple[str, str]:
     with open(path, "rb") as file:
         whole = hashlib.file_digest(file, "sha256").hexdigest()

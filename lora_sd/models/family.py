@@ -109,6 +109,8 @@ class Models:
     clip_skip: int | None = None
     weighted: bool = False  # whether (red:1.3) in a caption or prompt is a weight
     scheduler_config: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""  # of its file, where it is one file and that was read; pictures name it
+    loras: dict[str, Any] = field(default_factory=dict)  # what `sample.load_lora` put on it, by name
 
     @property
     def vae_factor(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageStat
 
-from .. import errors, files, sample
+from .. import errors, infotext, sample
 from ..events import Note, Preview
 from ..models.family import Models
 from ..settings import PreviewSettings
@@ -42,8 +42,7 @@ def draw(
         path = folder / "previews" / f"{step:06d}-{index}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with files.written(path) as file:
-                drawn.save(file, format="PNG")
+            infotext.save(drawn, path)
         except OSError as error:
             yield Note(
                 f"{errors.sentence(error)} The training goes on without the other previews of step {step}."

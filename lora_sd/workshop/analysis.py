@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..lora import blocks
 from ..lora.pairs import Pair
 from ..models.family import Family
 from ..paths import shown
-from . import blocks
 from .lora_file import LoraFile, open_lora
 from .spectra import effective_rank, energies, rank_for, singular_values
 

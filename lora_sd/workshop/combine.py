@@ -16,13 +16,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..lora.blocks import weights_of
 from ..lora.names import Layout
 from ..lora.pairs import Pair, delta_weight
 from ..lora.seeds import stable_seed
 from ..paths import shown
 from . import writing
 from .analysis import OnProgress
-from .blocks import weights_of
 from .lora_file import LoraFile, open_lora, same_family
 from .randomised import top_directions
 from .resize import Loss, Made, check_cut, held, ranks_for_energy

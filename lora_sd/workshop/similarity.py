@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..lora import blocks
 from ..lora.pairs import Pair
 from ..lora.seeds import stable_seed
 from ..models.family import Family
-from . import blocks
 from .analysis import OnProgress, counted
 from .checkpoint import Checkpoint, check, check_fit
 from .randomised import top_directions

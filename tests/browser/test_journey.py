@@ -86,12 +86,12 @@ def draw_at(page, strength: str) -> Image.Image:
     """Move the strength slider; the picture that it brings."""
     from playwright.sync_api import expect
 
-    image = page.locator("#picture img")
+    image = page.locator("#picture .one img")
     before = image.get_attribute("src") if image.count() else ""
     set_number(page, "#strength-0", strength)
     expect(image).not_to_have_attribute("src", before or "", timeout=SLOW)
     answer = page.request.get(
-        image.get_attribute("src"), max_retries=3
+        image.evaluate("image => image.src"), max_retries=3
     )  # an idle connection may be closed under it
     return Image.open(io.BytesIO(answer.body())).convert("RGB")
 

@@ -6,9 +6,9 @@ Numbers are Stability's, also for models whose layers are named diffusers' way. 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from ..lora.names import ldm_path
 from ..models.family import Family
 from ..paths import shown
+from .names import ldm_path
 
 SIDES = {"input_blocks": "IN", "middle_block": "MID", "output_blocks": "OUT"}
 
