@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+from .words import language
+
 SHARED_SECONDS = 0.3  # that something looked up serves every tab
 POLLS_A_SECOND = 30  # of all tabs together: with more of them each asks less often
 AWAY_SECONDS = 60  # without a poll, and a tab is forgotten; it is told everything when it comes back
@@ -12,7 +14,7 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """`shared(key)` is `look(key)`, at most SHARED_SECONDS old, and the same object for all who ask."""
+    """`shared(key)` is `look(key)`, at most SHARED_SECONDS old, and the same object for all who ask in one language."""
 
     def __init__(self, look: Callable[[Any], T], *, seconds: float = SHARED_SECONDS):
         self.look, self.seconds = look, seconds
@@ -20,12 +22,13 @@ class Shared(Generic[T]):
         self.lock = threading.Lock()
 
     def __call__(self, key: Hashable) -> T:
+        asked = language(), key
         with self.lock:
             oldest = time.monotonic() - self.seconds
             self.kept = {key: kept for key, kept in self.kept.items() if kept[0] > oldest}
-            if key not in self.kept:
-                self.kept[key] = time.monotonic(), self.look(key)
-            return self.kept[key][1]
+            if asked not in self.kept:
+                self.kept[asked] = time.monotonic(), self.look(key)
+            return self.kept[asked][1]
 
 
 class Tab:
