@@ -22,10 +22,7 @@ MB = 2**20
 
 def draw(runs: list[Run]) -> Node:
     if not runs:
-        text = say(
-            "No runs yet. Drop some pictures on Make and press Start; what becomes of it shows up here."
-        )
-        return node("div", node("p", text, cls="quiet"), view.button(say("Go to Make"), "make"), cls="empty")
+        return node("p", say("No runs yet."), cls="quiet")
     until = time.monotonic() + PATIENCE
     shown = runs[:MOST_RUNS]
     older = len(runs) - len(shown)

@@ -59,7 +59,10 @@ def views(run_id: str | None) -> dict[str, Node | None]:
     if folder is None and runs:  # the page is still opening and will choose one
         return shown
     if folder is None:
-        empty = node("p", say("Nothing is training. Start something on Make."), cls="quiet")
+        text = say(
+            "Nothing is training. Drop some pictures on Make and press Start; you can watch it learn here."
+        )
+        empty = node("div", node("p", text), view.button(say("Go to Make"), "make"), cls="none-yet")
         return shown | {"header": empty, "words": None, "log": None, "details": None}
     told = story.read(folder)
     return shown | {
@@ -134,7 +137,7 @@ def choose(wanted: str | None = None) -> str | None:
 
 
 def build() -> Page:
-    with gr.Row():
+    with gr.Row(elem_classes="of-a-run"):
         menu_of_runs = gr.Dropdown(
             [], label="Run", elem_id="run", show_label=False, container=False, interactive=True
         )
@@ -148,7 +151,7 @@ def build() -> Page:
                 "Save report (zip)", variant="primary", size="md", elem_id="save-report"
             )
             report_close = gr.Button("Close", size="md", elem_id="close-report")
-    with gr.Row():
+    with gr.Row(elem_classes="of-a-run"):
         with gr.Column(scale=3, min_width=320, elem_classes="card"):
             gr.Markdown("### Pictures on the way")
             columns = gr.Radio(
@@ -183,10 +186,10 @@ def build() -> Page:
                 buttons=[],
             )
             words = view.component("words")
-    with gr.Accordion("Log", open=False, elem_classes="fold"):
+    with gr.Accordion("Log", open=False, elem_classes="fold of-a-run"):
         gr.Checkbox(value=True, label="Follow its end", elem_id="follow", container=False)
         log = view.component("log")
-    with gr.Accordion("Details and settings", open=False, elem_classes="fold"):
+    with gr.Accordion("Details and settings", open=False, elem_classes="fold of-a-run"):
         details = view.component("details")
     sound = gr.Checkbox(
         label="Make a sound when a training has ended", elem_id="sound", container=False, elem_classes="plain"
