@@ -13,6 +13,7 @@ from lora_sd.grid import ALONE, Axis, Cell, Job
 
 from . import drawing, gallery, places
 from .uploads import thumbnail
+from .words import say
 
 SMALL = 256  # pixels of a picture in the table
 
@@ -50,7 +51,7 @@ class Maker:
         """Draw it beside everything else. ValueError for what can't be drawn, and while another is."""
         cells = grid.plan(job, x, y)
         if self.running:
-            raise ValueError("A grid is being drawn already; cancel it, or wait until it is done.")
+            raise ValueError(say("A grid is being drawn already; cancel it, or wait until it is done."))
         self.grid, self.cancelling = Grid(job, x, y, cells), False
         self.thread = threading.Thread(target=self._draw, args=(self.grid,), daemon=True)
         self.thread.start()

@@ -132,10 +132,15 @@ def file(lora: str) -> Path:
         reach.not_in_menu(lora, "The LoRA")
     if path.suffix.lower() != ".safetensors":
         raise ValueError(
-            f"{shown(path.name) or 'That'} is not a .safetensors file, the only kind that is safe to open."
+            say(
+                "{file} is not a .safetensors file, the only kind that is safe to open.",
+                file=shown(path.name) or lora,
+            )
         )
     if not path.is_file():
-        raise ValueError(f"There is no LoRA at {shown(lora)}; choose one from the list, or upload it.")
+        raise ValueError(
+            say("There is no LoRA at {place}; choose one from the list, or upload it.", place=shown(lora))
+        )
     return path
 
 

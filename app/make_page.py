@@ -14,8 +14,8 @@ from . import form, importing, make_view, models, plan, reach, sheet, view
 from .project import FIRST, Choices, Project, example, names, open_project
 from .sheet import Sheet
 from .view import node
+from .words import say
 
-START = {False: "Start training", True: "Add to the queue"}  # whether another one trains
 QUALITIES = ["Quick", "Balanced", "Best"]
 
 
@@ -221,7 +221,7 @@ def _added(page: Page, paths: list[Path], values: Mapping[str, Any]) -> Updates:
     project = open_project(values["project"])
     added = project.add(paths)
     if not added.pictures and not added.skipped:
-        view.warn("There are no pictures in it.")
+        view.warn(say("There are no pictures in it."))
     project.choose(chosen(values)[1])
     return opened(page, project)
 
@@ -312,7 +312,9 @@ def build(*, remote: bool = False) -> Page:
             gr.Markdown("### 3 · What will happen")
             summary = view.component("summary")
             with gr.Column(elem_classes="go"):
-                start_button = gr.Button(START[False], variant="primary", interactive=False, elem_id="start")
+                start_button = gr.Button(
+                    "Start training", variant="primary", interactive=False, elem_id="start"
+                )
                 obstacle = view.component("obstacle")
     automatic = gr.State({})
     with gr.Accordion("Advanced", open=False, elem_id="advanced", elem_classes="fold"):

@@ -9,6 +9,7 @@ from lora_sd.models.find import Found
 
 from . import reach
 from .plan import Base
+from .words import say
 
 FAMILIES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
 GB = 2**30
@@ -67,9 +68,9 @@ class Download:
 
     def start(self, name: str) -> None:
         if self.running:
-            raise ValueError(f"{self.name} is being downloaded; wait for it or cancel it.")
+            raise ValueError(say("{name} is being downloaded; wait for it or cancel it.", name=self.name))
         if not name.strip():
-            raise ValueError("Choose a model, or write its Hugging Face name, like owner/model.")
+            raise ValueError(say("Choose a model, or write its Hugging Face name, like owner/model."))
         self.name, self.done, self.total, self.error = reach.hub_name(name).strip(), 0, 0, ""
         self.running, self.stop = True, False
         threading.Thread(target=self._work, daemon=True).start()

@@ -40,6 +40,7 @@ from .guard import Guard
 from .project import names, open_project
 from .theme import theme
 from .view import node
+from .words import say
 
 TITLE = "LoRA SD"
 TABS = ("make", "images", "watch", "try")
@@ -98,7 +99,7 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     project = open_project(latest[0] if latest else None)
     updates = make_page.opened(pages.make, project) | images_page.shown(pages.images, project.name)
     updates |= mask_part.opened(pages.masks, project)
-    updates |= try_page.offered(pages.attempt, lora)
+    updates |= try_page.opened(pages.attempt, lora)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
     updates[pages.guide] = guide.tour()
     updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
@@ -204,7 +205,7 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
         case "busy":
             return {pages.attempt.on_cpu: gr.update(visible=fact, value=fact)}
         case "waits":
-            return {pages.make.start: make_page.START[fact]}
+            return {pages.make.start: say("Add to the queue") if fact else say("Start training")}
         case "pause":
             return {pages.clock: gr.Timer(fact)}
     return {}
@@ -269,7 +270,15 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
 
-    shown = [*make.outputs(), *images.outputs(), *pages.masks.outputs(), *pages.destinations(), pages.guide]
+    attempt = pages.attempt.results()
+    shown = [
+        *make.outputs(),
+        *images.outputs(),
+        *pages.masks.outputs(),
+        *pages.destinations(),
+        *attempt,
+        pages.guide,
+    ]
     opening = demo.load(open_page, None, shown, **PRIVATE)
     opening.then(None, js=OPENED, **PRIVATE)
     for tab in pages.tabs.children:

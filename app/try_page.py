@@ -32,7 +32,6 @@ from .lora_rows import MOST_LORAS
 from .view import node
 from .words import say
 
-HINT = "Press Generate, or move the strength. The first picture takes longest: the model is loaded once, then kept."
 MOST_PICTURES = 4  # at once
 MOST_SEED = 2**32
 TOLD_EVERY = 0.2  # seconds between two looks at a picture's progress
@@ -217,6 +216,15 @@ def seed_for(values: dict[str, Any]) -> dict[str, Any]:
 
 
 # -- choices ---------------------------------------------------------------------------------------------------------
+
+
+def opened(page: Page, chosen: str | None = None) -> Updates:
+    """The page as it opens, before any picture."""
+    hint = say(
+        "Press Generate, or move the strength. The first picture takes longest: the model is loaded once, then kept."
+    )
+    waiting = {page.progress: node("p", hint, cls="quiet"), page.picture: try_view.draw_waiting()}
+    return offered(page, chosen) | waiting
 
 
 def offered(page: Page, chosen: str | None = None) -> Updates:
@@ -463,8 +471,8 @@ def build(*, remote: bool = False) -> Page:
                     "Take the settings of a picture", size="sm", file_types=["image"], elem_id="read-picture"
                 )
         with gr.Column(scale=3, min_width=320, elem_classes="card"):
-            progress = view.component("drawing", node("p", HINT, cls="quiet"))
-            picture = view.component("picture", try_view.draw_waiting())
+            progress = view.component("drawing")
+            picture = view.component("picture")
             with gr.Row():
                 download = gr.DownloadButton(
                     "Download .safetensors", size="md", interactive=False, elem_id="download-lora"

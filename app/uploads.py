@@ -22,6 +22,8 @@ from lora_sd.data.images import check, small
 from lora_sd.files import written
 from lora_sd.paths import shown, typed
 
+from .words import say
+
 CAPTIONS = {".txt", ".caption", ".json", ".jsonl"}
 MOST_FILES = 5000  # in a zip
 MOST_BYTES = 4 * 2**30  # unpacked
@@ -76,7 +78,10 @@ def _below(folder: Path) -> list[Item]:
     kept = [item for item in items if _wanted(item.relative)]
     if not kept:
         raise ValueError(
-            f"{shown(folder.name)} has no pictures in it; choose the folder that your pictures are in."
+            say(
+                "{folder} has no pictures in it; choose the folder that your pictures are in.",
+                folder=shown(folder.name),
+            )
         )
     return sorted(kept, key=lambda item: natural(str(item.relative)))
 
@@ -151,7 +156,7 @@ def problem(item: Item) -> str | None:
             case suffix if suffix in CAPTIONS:
                 captions.read(source)
             case _:
-                return f"{name} is not a picture, a caption or a zip; leave it out."
+                return say("{name} is not a picture, a caption or a zip; leave it out.", name=name)
     except ValueError as error:  # unpacked from a zip it has a number for a name
         return str(error).replace(shown(source.name), name, 1)
     return None
@@ -236,11 +241,14 @@ def local_folder(text: str) -> Path:
     """The folder a person typed or pasted. Raises ValueError for one that is not there."""
     cleaned = text.strip().strip("\"'")
     if not cleaned:
-        raise ValueError("Type the path of a folder on this computer.")
+        raise ValueError(say("Type the path of a folder on this computer."))
     folder = typed(cleaned, "The folder").resolve()
     if not folder.is_dir():
         raise ValueError(
-            f"There is no folder at {shown(cleaned)}; check the spelling, or drop the pictures instead."
+            say(
+                "There is no folder at {place}; check the spelling, or drop the pictures instead.",
+                place=shown(cleaned),
+            )
         )
     return folder
 

@@ -18,7 +18,15 @@ def test_what_was_looked_up_before_is_let_go():
     first = shared("a")
     assert shared("a") == first and shared("a") is not first
     shared("b")
-    assert list(shared.kept) == ["b"]
+    assert [key for _, key in shared.kept] == ["b"]
+
+
+def test_readers_of_two_languages_share_nothing(monkeypatch):
+    shared = Shared(lambda key: [key])
+    english = shared("a")
+    assert shared("a") is english
+    monkeypatch.setattr("app.tabs.language", lambda: "de")
+    assert shared("a") is not english
 
 
 def test_a_tab_is_sent_only_what_it_does_not_show():
