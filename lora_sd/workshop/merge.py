@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -33,6 +33,10 @@ class Merged(NamedTuple):
 
     def lines(self) -> list[str]:
         return [f"{self.path}: {self.layers} layers changed, {self.size / 1e6:,.1f} MB written."]
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {"path": str(self.path), "size": self.size, "layers": self.layers}
 
 
 def merge(
