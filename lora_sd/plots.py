@@ -16,8 +16,7 @@ SIZE = 11  # of text, pixels
 class Curve(NamedTuple):
     name: str
     values: Sequence[float]  # at x = 1, 2, 3 …
-    kind: int = 0  # which colour and dashes
-    bold: bool = False
+    kind: str = ""  # lines of a kind have one colour, and are named by it; the one without is the main one
 
 
 # -- heat maps ---------------------------------------------------------------------------------------------------------
@@ -111,7 +110,7 @@ def _cells(tones: Mapping[tuple[int, int], int], transform: str) -> str:
 
 
 def curves(title: str, lines: Sequence[Curve], *, x: str, y: str, decades: int = 4) -> str:
-    """Falling values on a logarithmic scale, at most `decades` below the largest; bold lines and kinds have their names."""
+    """Falling values on a logarithmic scale, at most `decades` below the largest. Beside it what each kind of line is."""
     left, top, width, height = 58, 40, 420, 240
     most = max((max(line.values, default=0) for line in lines), default=0) or 1
     high = math.ceil(math.log10(most))
@@ -133,23 +132,30 @@ def curves(title: str, lines: Sequence[Curve], *, x: str, y: str, decades: int =
         _text(left + width / 2, top + height + 36, x, "middle"),
         _text(14, top + height / 2, y, "middle", more=f'transform="rotate(-90 14 {top + height / 2})"'),
     ]
-    for line in sorted(lines, key=lambda line: line.bold):
-        seen = [(n, v) for n, v in enumerate(line.values) if v > 10.0**low]
+    kinds = list(dict.fromkeys(line.kind for line in lines if line.kind))
+    looks = {kind: _stroke(number) for number, kind in enumerate(kinds)} | {"": MAIN}
+    for line in sorted(lines, key=lambda line: not line.kind):
+        seen = [(n, value) for n, value in enumerate(line.values) if value > 10.0**low]
         if seen:
             path = "M" + "L".join(place(n, value) for n, value in seen)
-            parts.append(f'<path d="{path}" {_stroke(line)}><title>{html.escape(line.name)}</title></path>')
-    named = {(line.kind, line.bold): line for line in reversed(lines)}
-    for at, line in enumerate(reversed(named.values())):
-        y_at = top + 10 + 18 * at
-        parts.append(f'<path d="M{left + width + 14} {y_at}h26" {_stroke(line)}/>')
-        parts.append(_text(left + width + 46, y_at + 4, line.name, "start"))
+            parts.append(
+                f'<path d="{path}" {looks[line.kind]}><title>{html.escape(line.name)}</title></path>'
+            )
+    main = [line.name for line in lines if not line.kind]
+    for number, (kind, name) in enumerate(
+        [*(("", name) for name in main), *((kind, kind) for kind in kinds)]
+    ):
+        at = top + 10 + 18 * number
+        parts.append(f'<path d="M{left + width + 14} {at}h26" {looks[kind]}/>')
+        parts.append(_text(left + width + 46, at + 4, name, "start"))
     return _svg(title, left + width + 150, top + height + 46, parts)
 
 
-def _stroke(line: Curve) -> str:
-    colour, dashes = COLOURS[line.kind % len(COLOURS)], LINES[line.kind % len(LINES)]
-    if line.bold:
-        return 'class="whole" fill="none" stroke-width="3"'
+MAIN = 'class="whole" fill="none" stroke-width="3"'
+
+
+def _stroke(number: int) -> str:
+    colour, dashes = COLOURS[number % len(COLOURS)], LINES[number % len(LINES)]
     return f'fill="none" stroke="{colour}" stroke-width="1.3" stroke-dasharray="{dashes}"'
 
 

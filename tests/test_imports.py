@@ -59,6 +59,7 @@ OURS = {
     "lora_sd.workshop_command": "workshop flags telling lora.formats",
     "lora_sd.telling": "terminal",
     "lora_sd.plots": "",
+    "lora_sd.workshop_plots": "plots",
     "lora_sd.sample": "models lora paths",
     "lora_sd.training": "training data models lora sample config settings events errors files run recorder lock signals hardware footprint length rates paths",
     "lora_sd.signals": "",
@@ -66,7 +67,7 @@ OURS = {
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
     "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets data.images "
-    "models.find models.download lora.beside lora.inspection lora.metadata",
+    "models.find models.download lora.beside lora.inspection lora.metadata telling plots workshop_plots",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -81,7 +82,7 @@ OTHERS = {
     "tomli_w": "config",
 }
 TORCHLESS = (
-    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command lora_sd.telling lora_sd.plots "
+    "lora_sd lora_sd.__main__ lora_sd.settings lora_sd.config lora_sd.kohya lora_sd.events lora_sd.run lora_sd.queue lora_sd.hardware lora_sd.footprint lora_sd.doctor lora_sd.worker lora_sd.workshop_command lora_sd.telling lora_sd.plots lora_sd.workshop_plots "
     "lora_sd.data.folder lora_sd.data.captions lora_sd.data.buckets lora_sd.data.images lora_sd.models.find "
     "lora_sd.models.download lora_sd.lora.beside lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages"
 ).split()
