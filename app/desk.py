@@ -29,7 +29,7 @@ class Desk:
     text: str = ""  # of the progress
     done: int = 0
     total: int = 0
-    outcome: dict[str, Any] | None = None  # what the command told at its end
+    outcome: str = ""  # what the command told at its end, as JSON
     error: str = ""
     running: bool = False
     stop: bool = False
@@ -44,7 +44,7 @@ class Desk:
             if self.running:
                 raise ValueError(say("Something is being made already; wait for it, or cancel it."))
             self.tool, self.act, self.text, self.done, self.total = tool, act, "", 0, 0
-            self.outcome, self.error, self.offer, self.stop, self.running = None, "", None, False, True
+            self.outcome, self.error, self.offer, self.stop, self.running = "", "", None, False, True
         threading.Thread(target=self._work, args=(act,), daemon=True).start()
 
     def cancel(self) -> None:
@@ -92,7 +92,7 @@ class Desk:
         if message["kind"] == "progress":
             self.text, self.done, self.total = message["text"], message["done"], message["total"]
         elif message["kind"] == "done":
-            self.outcome = message
+            self.outcome = json.dumps(message)
 
     def signature(self) -> tuple[Any, ...]:
         """Changes when something else is to be seen."""

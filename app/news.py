@@ -12,7 +12,7 @@ import gradio as gr
 
 from lora_sd import queue
 
-from . import bar, loras, make_view, models, story, try_view, view, watch_page, watch_view
+from . import bar, desk, loras, make_view, models, story, tools_view, try_view, view, watch_page, watch_view
 from .tabs import Shared, Tabs
 from .view import Node
 
@@ -25,13 +25,15 @@ def look(run_id: str | None) -> tuple[dict[str, Node | None], dict[str, Any]]:
     views = {
         "bar": bar.draw(story.read(current.folder) if current else None, len(waiting)),
         "try-notice": try_view.draw_notice(),
+        "tool-state": tools_view.draw(desk.current),
         "download-state": make_view.draw_download(models.current),
         **watch_page.views(run_id),
     }
     facts = {
         "runs": watch_view.menu(story.runs()),
         "loras": loras.menu(),
-        "models": models.current.finished,
+        "models": (models.current.finished, desk.current.finished),
+        "work": desk.current.finished,
         "downloading": models.current.running,
         "busy": try_view.on_card(),
         "waits": bool(current or waiting),

@@ -1,4 +1,4 @@
-"""The whole page: status bar, Make, Watch, Try it; what leads from one to another; launch."""
+"""The whole page: status bar, Make, Watch, Try it, Tools; what leads from one to another; launch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +21,7 @@ from . import (
     places,
     reach,
     story,
+    tools_page,
     try_page,
     view,
     watch_page,
@@ -34,7 +35,7 @@ from .theme import theme
 from .view import node
 
 TITLE = "LoRA SD"
-TABS = ("make", "watch", "try")
+TABS = ("make", "watch", "try", "tools")
 ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing leaves it: pictures, captions and
 results stay in its folders, and models are downloaded only when you ask for one."""
 LOGIN = "After five wrong passwords, wait a minute before the next."
@@ -56,6 +57,7 @@ class Pages(NamedTuple):
     make: make_page.Page
     watch: watch_page.Page
     attempt: try_page.Page
+    tools: tools_page.Page
     news: gr.HTML
     clock: gr.Timer
 
@@ -67,7 +69,7 @@ class Pages(NamedTuple):
         """What follows facts that change seldom."""
         make, attempt = self.make, self.attempt
         mine = [make.start, make.download, make.cancel_download, make.base, *attempt.loras, attempt.on_cpu]
-        return [*mine, self.watch.run, self.clock]
+        return [*mine, *self.tools.following(), self.watch.run, self.clock]
 
 
 Updates = dict[Any, Any]
@@ -83,6 +85,7 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     lora = loras.newest(asked["run"]) if "run" in asked else None
     updates = make_page.opened(pages.make, open_project(latest[0] if latest else None))
     updates |= try_page.offered(pages.attempt, lora)
+    updates |= tools_page.offered(pages.tools)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
     updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
     return updates
@@ -156,9 +159,12 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
         case "runs":
             return {pages.watch.run: gr.update(choices=fact)}
         case "loras":
-            return {menu: gr.update(choices=[("none", ""), *fact]) for menu in pages.attempt.loras}
+            menus = {menu: gr.update(choices=[("none", ""), *fact]) for menu in pages.attempt.loras}
+            return menus | tools_page.of_loras(pages.tools)
         case "models":
-            return {pages.make.base: gr.update(choices=models.menu())}
+            return {pages.make.base: gr.update(choices=models.menu())} | tools_page.of_models(pages.tools)
+        case "work":
+            return tools_page.of_work(pages.tools)
         case "downloading":
             return {
                 pages.make.download: gr.update(interactive=not fact),
@@ -188,12 +194,15 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 watching = watch_page.build()
             with gr.Tab("Try it", id="try"):
                 attempt = try_page.build(remote=remote)
+            with gr.Tab("Tools", id="tools"):
+                tools = tools_page.build(remote=remote)
         with gr.Accordion("About", open=False, elem_id="about", elem_classes="fold"):
             gr.Markdown(ABOUT)
             gr.Markdown(credits(), elem_id="credits")
         make_page.wire(make)
         try_page.wire(attempt)
-        wire(demo, Pages(tabs, status, make, watching, attempt, news.component(), gr.Timer(1)))
+        tools_page.wire(tools)
+        wire(demo, Pages(tabs, status, make, watching, attempt, tools, news.component(), gr.Timer(1)))
         api.build()
     view.tell_errors_as_text(demo)
     return demo
@@ -205,7 +214,9 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
     def open_page(request: gr.Request) -> Updates:
         return opened(pages, dict(request.query_params))
 
-    opening = demo.load(open_page, None, [*make.outputs(), *pages.destinations()], **PRIVATE)
+    opening = demo.load(
+        open_page, None, [*make.outputs(), *pages.destinations(), *pages.tools.following()], **PRIVATE
+    )
     opening.then(None, js=OPENED, **PRIVATE)
     for tab in pages.tabs.children:
         tab.select(None, js=KEEP_IN_ADDRESS.format(name="tab", value=f"'{tab.id}'"), **PRIVATE)

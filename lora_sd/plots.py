@@ -8,8 +8,14 @@ from typing import NamedTuple
 TONES = 12
 LIGHT = ("#eef5f1", "#1d4535")  # of a heat map, from least to most
 DARK = ("#29322d", "#c4e0d2")
+DECADES = 4  # of a curve's values
 LINES = ("", "7 4", "2 4", "9 3 2 3")  # dashes, so that lines differ by more than colour
-COLOURS = ("#2f7d5f", "#b5623b", "#4b74b0", "#8a6bb0")
+COLOURS = (
+    ("#2f7d5f", "#7fc0a2"),
+    ("#b5623b", "#e0a07a"),
+    ("#4b74b0", "#93b5e8"),
+    ("#8a6bb0", "#c0a5e2"),
+)  # of lines
 SIZE = 11  # of text, pixels
 
 
@@ -28,8 +34,7 @@ def heat_map(
     columns: Sequence[str],
     values: Mapping[tuple[int, int], float],
     *,
-    cell: tuple[int, int] = (46, 20),
-    form: str = ".2g",
+    cell: tuple[int, int] = (56, 20),
 ) -> str:
     """Cells at (row, column), each with its number, darker where that is larger; what is missing stays empty."""
     (w, h), left, top = cell, 58, 58
@@ -39,7 +44,7 @@ def heat_map(
     parts += [_text(left - 8, top + h * r + h / 2 + 4, name, "end") for r, name in enumerate(rows)]
     parts += [_text(left + w * c + w / 2, top - 8, name, "middle") for c, name in enumerate(columns)]
     parts += [
-        _text(left + w * c + w / 2, top + h * r + h / 2 + 4, format(value, form), "middle", _on(tones[r, c]))
+        _text(left + w * c + w / 2, top + h * r + h / 2 + 4, _short(value), "middle", _on(tones[r, c]))
         for (r, c), value in values.items()
     ]
     return _svg(title, left + w * len(columns) + 10, top + h * len(rows) + 10, parts)
@@ -74,6 +79,14 @@ def similarity_map(
     )
     parts += [_text(scale + 20, top + 9, "1", "start"), _text(scale + 20, top + side, "0", "start")]
     return _svg(title, scale + 44, top + side + 12, parts)
+
+
+def _short(value: float) -> str:
+    """
+    >>> _short(0.2), _short(12.3)
+    ('0.20', '12')
+    """
+    return f"{value:.0f}" if value == 0 or value >= 9.95 else f"{value:#.2g}"
 
 
 def _ends(count: int) -> list[int]:
@@ -113,8 +126,9 @@ def curves(title: str, lines: Sequence[Curve], *, x: str, y: str, decades: int =
     """Falling values on a logarithmic scale, at most `decades` below the largest. Beside it what each kind of line is."""
     left, top, width, height = 58, 40, 420, 240
     most = max((max(line.values, default=0) for line in lines), default=0) or 1
-    high = math.ceil(math.log10(most))
-    low = high - decades
+    least = min((v for line in lines for v in line.values if v > most / 10**DECADES), default=most)
+    high, low = math.ceil(math.log10(most)), math.floor(math.log10(least))
+    decades = max(1, high - low)
     long = max((len(line.values) for line in lines), default=1)
 
     def place(n: int, value: float) -> str:
@@ -122,7 +136,7 @@ def curves(title: str, lines: Sequence[Curve], *, x: str, y: str, decades: int =
         return f"{across:.1f} {top + height * (high - math.log10(value)) / decades:.1f}"
 
     parts = []
-    for power in range(low, high + 1):
+    for power in range(high - decades, high + 1):
         at = top + height * (high - power) / decades
         parts.append(f'<path class="grid" d="M{left} {at:.1f}h{width}"/>')
         parts.append(_text(left - 8, at + 4, f"{10.0**power:g}", "end"))
@@ -135,7 +149,7 @@ def curves(title: str, lines: Sequence[Curve], *, x: str, y: str, decades: int =
     kinds = list(dict.fromkeys(line.kind for line in lines if line.kind))
     looks = {kind: _stroke(number) for number, kind in enumerate(kinds)} | {"": MAIN}
     for line in sorted(lines, key=lambda line: not line.kind):
-        seen = [(n, value) for n, value in enumerate(line.values) if value > 10.0**low]
+        seen = [(n, value) for n, value in enumerate(line.values) if value > most / 10**DECADES]
         if seen:
             path = "M" + "L".join(place(n, value) for n, value in seen)
             parts.append(
@@ -155,8 +169,8 @@ MAIN = 'class="whole" fill="none" stroke-width="3"'
 
 
 def _stroke(number: int) -> str:
-    colour, dashes = COLOURS[number % len(COLOURS)], LINES[number % len(LINES)]
-    return f'fill="none" stroke="{colour}" stroke-width="1.3" stroke-dasharray="{dashes}"'
+    at = number % len(LINES)
+    return f'class="k{at}" fill="none" stroke-width="1.3" stroke-dasharray="{LINES[at]}"'
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -176,10 +190,11 @@ def _style() -> str:
     def palette(ends: tuple[str, str]) -> str:
         return "".join(f".t{n}{{fill:{_mixed(*ends, n / (TONES - 1))}}}" for n in range(TONES))
 
-    light = (
-        f"text{{fill:#3b3834}}.on{{fill:#fff}}.grid{{stroke:#e4e0d8}}.whole{{stroke:#22201d}}{palette(LIGHT)}"
-    )
-    dark = f"text{{fill:#ddd8cf}}.on{{fill:#14201a}}.grid{{stroke:#3a3733}}.whole{{stroke:#f0ece4}}{palette(DARK)}"
+    def strokes(side: int) -> str:
+        return "".join(f".k{n}{{stroke:{colours[side]}}}" for n, colours in enumerate(COLOURS))
+
+    light = f"text{{fill:#3b3834}}.on{{fill:#fff}}.grid{{stroke:#e4e0d8}}.whole{{stroke:#22201d}}{strokes(0)}{palette(LIGHT)}"
+    dark = f"text{{fill:#ddd8cf}}.on{{fill:#14201a}}.grid{{stroke:#3a3733}}.whole{{stroke:#f0ece4}}{strokes(1)}{palette(DARK)}"
     return f"{light}@media(prefers-color-scheme:dark){{{dark}}}"
 
 

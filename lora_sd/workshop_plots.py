@@ -42,7 +42,7 @@ def block_map(title: str, layers: Layers, value: Callable[[list[Mapping[str, Any
     rows.sort(key=_place)
     columns = [kind for kind in KINDS if any(kind == column for _, column in cells)]
     values = {(rows.index(r), columns.index(c)): value(own) for (r, c), own in cells.items()}
-    return heat_map(title, rows, columns, values, cell=(56, 20))
+    return heat_map(title, rows, columns, values)
 
 
 def norms(title: str, layers: Layers) -> str:
