@@ -119,9 +119,8 @@ def combine(values: Values) -> Act:
 def merge(values: Values) -> Act:
     sources, base = _sources(values), _base(values["merge_base"])
     found = find.describe(base)
-    stem = found.path.stem if found.path.is_file() else found.path.name
     suffix = ".safetensors" if found.path.is_file() else ""
-    proposed = f"{stem[:40]}-with-{sources[0].path.stem[:32]}"
+    proposed = f"{found.title.removesuffix(suffix)[:40]}-with-{sources[0].path.stem[:32]}"
     out = _free(run.home() / "models", values["name"], proposed, suffix)
     family = _family(values)
     words = ["merge", base, str(out), *(source.word for source in sources), *_blocks_flags(sources)]

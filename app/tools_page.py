@@ -285,9 +285,6 @@ def build(*, remote: bool = False) -> Page:
                         elem_id="tool-family",
                     )
             go = gr.Button("Look into it", variant="primary", elem_id="tool-go")
-        with gr.Column(scale=3, min_width=320, elem_classes="card"):
-            state = view.component("tool-state")
-            download = gr.DownloadButton("Download", visible=False, elem_id="tool-download")
             with gr.Accordion("Show as command or Python", open=False, elem_id="tool-recipes"):
                 command, python = (
                     gr.Textbox(
@@ -304,6 +301,9 @@ def build(*, remote: bool = False) -> Page:
                         ("Python", 4, "tool-python"),
                     )
                 )
+        with gr.Column(scale=3, min_width=320, elem_classes="card"):
+            state = view.component("tool-state")
+            download = gr.DownloadButton("Download", visible=False, elem_id="tool-download")
     housekeeping_part.build()
     return Page(
         tool=tool, about=explained, fields=fields, first=first, weight=weight, rows=rows, more=more, upload=upload,
