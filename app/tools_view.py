@@ -9,7 +9,7 @@ from typing import Any
 from lora_sd import workshop_plots
 from lora_sd.plots import similarity_map
 
-from . import models, view
+from . import models, reach, view
 from .desk import Desk
 from .view import Node, node
 from .words import language, say
@@ -18,6 +18,11 @@ MOST_LAYERS = 1200  # in the table of layers
 
 
 def draw(desk: Desk) -> Node:
+    # numbered, so that a tab is sent it also where the last outcome was the same
+    return node("div", _state(desk), data_number=str(desk.finished))
+
+
+def _state(desk: Desk) -> Node:
     if desk.running:
         return _working(desk)
     if desk.stop:
@@ -69,8 +74,9 @@ def made(told: dict[str, Any]) -> list[Node]:
         facts.append(rank)
     parts = [
         node("p", node("b", path.name), node("span", " · " + " · ".join(facts), cls="quiet"), role="status"),
-        node("p", say("It lies in {folder}.", folder=str(path.parent)), cls="quiet"),
     ]
+    if not reach.confined:
+        parts.append(node("p", say("It lies in {folder}.", folder=str(path.parent)), cls="quiet"))
     if "error" in told:
         parts += _error(told["error"], *told["worst"])
     parts += [node("p", sentence, cls="note") for sentence in told.get("left_out", [])]
@@ -270,9 +276,7 @@ def _compared(compared: dict[str, Any], first: str) -> list[Node]:
         say("Cosine"),
         say("Change"),
     ]
-    drawn = similarity_map(
-        say("Shared directions φ(i, j), mean of the layers"), compared["phi"], first=first, second=second
-    )
+    drawn = similarity_map(say("Shared directions φ(i, j)"), compared["phi"], first=first, second=second)
     parts = [
         node("p", text, cls="answer"),
         plot(drawn, say("Heat map of φ(i, j) between the two LoRAs")),
@@ -300,7 +304,7 @@ def _amplified(amplified: dict[str, Any]) -> list[Node]:
         "Against {model}: how many times more the update has, in its own directions, than the model has there.",
         model=amplified["name"],
     )
-    return [node("p", text, cls="answer"), table(heads, rows)]
+    return [node("p", text), table(heads, rows)]
 
 
 def _words() -> list[Node]:
