@@ -42,7 +42,7 @@ def found() -> Node:
         [model.title, models.FAMILIES.get(model.family or "", ""), size(model.size), model.where]
         for model in models.refresh()
     ]
-    parts = [table([say("Model"), say("Family"), say("Size"), say("Found in")], rows)]
+    parts = [table([say("Model"), say("Family"), say("Size"), say("Found in")], rows, words=True)]
     if not reach.confined:
         folders = [*find.model_folders(), (say("LoRAs"), loras.folder())]
         places = (

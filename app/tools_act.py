@@ -281,7 +281,7 @@ def _uploaded(path: str) -> Path:
 def _number(value: Any, what: str) -> float:
     """As the page's field holds it; whole where it has no fraction."""
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(say("The {field} is empty; write a number.", field=what))
+        raise ValueError(say("Write a number where it is missing: {field}.", field=what))
     return int(value) if value == int(value) else value
 
 

@@ -110,6 +110,8 @@ def _error(whole: float, layer: str, worst: float) -> list[Node]:
 
 def check(told: dict[str, Any]) -> list[Node]:
     rows = [_verdict(verdict, told["total"]) for verdict in told["verdicts"]]
+    heads = [say("Program"), say("Uses"), say("Leaves out"), say("Why")]
+    filled = [at for at in range(len(heads)) if any(row[at] for row in rows)]
     family = models.FAMILIES[told["family"]]
     return [
         node(
@@ -120,7 +122,7 @@ def check(told: dict[str, Any]) -> list[Node]:
                 total=told["total"],
             ),
         ),
-        table([say("Program"), say("Uses"), say("Leaves out"), ""], rows),
+        table([heads[at] for at in filled], [[row[at] for at in filled] for row in rows], words=True),
     ]
 
 
@@ -278,7 +280,7 @@ def _compared(compared: dict[str, Any], first: str) -> list[Node]:
     ]
     drawn = similarity_map(say("Shared directions φ(i, j)"), compared["phi"], first=first, second=second)
     parts = [
-        node("p", text, cls="answer"),
+        node("p", text),
         plot(drawn, say("Heat map of φ(i, j) between the two LoRAs")),
         table(heads, rows),
     ]
@@ -322,13 +324,21 @@ PARTS = {"look": look, "check": check}
 # -- small parts -------------------------------------------------------------------------------------------------------
 
 
-def table(heads: list[str], rows: list[list[str]]) -> Node:
+def table(heads: list[str], rows: list[list[str]], *, words: bool = False) -> Node:
+    """`words`: its cells are no numbers."""
     head = node("tr", *(node("th", text, scope="col") for text in heads))
     body = [
         node("tr", node("th", row[0], scope="row"), *(node("td", text) for text in row[1:])) for row in rows
     ]
     drawn = node("table", node("thead", head), node("tbody", *body))
-    return node("div", drawn, cls="figures", tabindex="0", role="region", aria_label=heads[0])
+    return node(
+        "div",
+        drawn,
+        cls="figures words" if words else "figures",
+        tabindex="0",
+        role="region",
+        aria_label=heads[0],
+    )
 
 
 def fold(title: str, *parts: Node) -> Node:
