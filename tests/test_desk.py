@@ -56,15 +56,3 @@ def test_given_up_it_leaves_nothing(lora):
     work.cancel()  # before or while it begins
     assert not ended(work).error and "Cancelled" in text(tools_view.draw(work))
     assert not loras.folder().exists() or not [*loras.folder().iterdir()]
-
-
-def test_what_it_finds_is_drawn_with_no_word_as_markup(lora, tmp_path):
-    odd = write(tmp_path / "${1+1} <b>.safetensors", random_pairs("sd15", seed=1, every=90), "sd15")
-    work = desk.Desk()
-    work.begin("look", Act(["analyse", str(lora), str(odd), "--base=starter"], ""))
-    assert "is not the base model of this LoRA" in text(tools_view.draw(ended(work)))
-    work.begin("look", Act(["analyse", str(lora), str(odd)], ""))
-    told = text(tools_view.draw(ended(work)))
-    assert "uses" in told and "Beside ${1+1} <b>.safetensors" in told and "TE1" in told
-    work.begin("check", Act(["check", str(odd)], ""))
-    assert "ComfyUI ✓ all" in text(tools_view.draw(ended(work)))

@@ -45,7 +45,3 @@ def test_a_training_keeps_them(home, files):
 def test_it_asks_before_it_removes():
     asked = housekeeping_part.ask()
     assert [b["attributes"]["data-act"] for b in asked["children"][1]["children"]] == ["remove", "keep"]
-
-
-def test_the_doctor_reports_on_the_page():
-    assert housekeeping_part.examine().startswith("ok   Python")
