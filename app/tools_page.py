@@ -199,8 +199,9 @@ def answered(page: Page, click: Mapping[str, str], shown: int) -> Updates:
             desk.current.cancel()
         case "shrink":
             rank = int(click.get("rank", 8))
-            chosen = {page.tool: "shrink", page.fields["by"]: "rank", page.fields["rank"]: rank}
-            return choose(page, "shrink", shown, "") | chosen | of_rank(page, "rank")
+            chosen = {page.tool: "shrink", page.fields["by"]: "rank"} | of_rank(page, "rank")
+            chosen[page.fields["rank"]] = gr.update(value=rank, visible=True)
+            return choose(page, "shrink", shown, "") | chosen
         case "look":
             lora = gr.update(choices=[NONE, *loras.menu()], value=click.get("lora", ""))
             return choose(page, "look", shown, "") | {page.tool: "look", page.fields["lora"]: lora}
