@@ -41,8 +41,8 @@ def test_a_lora_is_looked_into_and_shrunk_by_keyboard(page, app, loras):
     page.get_by_role("button", name="Shrink it to rank 2").press("Enter")
     expect(page.get_by_role("radio", name="Shrink or grow")).to_be_checked()
     expect(page.locator("#shrink-rank input")).to_have_value("2")
-    page.get_by_role("button", name="Show as command or Python").press("Enter")
-    expect(page.get_by_label("Command line").last).to_have_value(
+    page.locator("#tool-recipes button").first.press("Enter")
+    expect(page.locator("#tool-command textarea")).to_have_value(
         f"python -m lora_sd resize {loras}/cat.safetensors {loras}/cat-rank2.safetensors --rank=2"
     )
     page.get_by_role("button", name="Make the new LoRA").press("Enter")
