@@ -110,6 +110,11 @@ def open_lora(path: str | Path, family: str | None = None, *, dora: bool = False
     path = typed(str(path), "The LoRA")
     header = read_header(path)
     kinds = [kind for kind in kinds_besides_lora(header) if not (dora and kind == DORA)]
+    if kinds == [DORA]:
+        raise ValueError(
+            f"{shown(path.name)} is a DoRA, whose update depends on the base model; merge it into that, and extract a LoRA "
+            "from the two."
+        )
     if kinds:
         raise ValueError(
             f"{shown(path.name)} is not a plain LoRA but has parts of {' and '.join(kinds)}; "
