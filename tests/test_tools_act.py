@@ -14,7 +14,7 @@ from lora_sd.lora import layers as lora_layers
 
 BLANK = {
     **dict.fromkeys(
-        ("other", "look_base", "name", "layout", "dtype", "family", "projections", "thumbnail"), ""
+        ("lora", "other", "look_base", "name", "layout", "dtype", "family", "projections", "thumbnail"), ""
     ),
     **dict.fromkeys(tools_act.FIELDS, ""),
     **{f"lora_{n}": "" for n in range(1, tools_act.MOST_LORAS)},
