@@ -63,9 +63,8 @@ def tell() -> Node:
         count=len(rubbish.files),
         free=size(housekeeping.free()),
     )
-    return node(
-        "div", node("p", text), node("p", view.button(say("Remove temporary files …"), "ask"), cls="after")
-    )
+    button = view.button(say("Remove temporary files …"), "ask") if rubbish.files else None
+    return node("div", node("p", text), node("p", button, cls="after"))
 
 
 def ask() -> Node:

@@ -134,8 +134,8 @@ def merge(values: Values) -> Act:
 def extract(values: Values) -> Act:
     tuned, base = _base(values["tuned"]), _base(values["extract_base"])
     options: dict[str, Any] = {"rank": _number(values["extract_rank"], "rank")}
-    if values["extract_energy"]:
-        options["energy"] = _number(values["extract_energy"], "energy")
+    if (energy := _number(values["extract_energy"], "energy")) != 1:
+        options["energy"] = energy
     options["targets"] = values["targets"]
     out = _new(values, f"{Path(tuned).stem}-lora")
     chosen = {name: value for name, value in _written(values).items() if name != "family"}

@@ -167,16 +167,23 @@ def _extract(fields: Fields, remote: bool) -> None:
     fields["extract_base"] = _model_menu("Its base model", "extract-base", remote)
     with gr.Row():
         fields["extract_rank"] = gr.Number(
-            32, label="Rank", precision=0, minimum=1, elem_id="extract-rank", min_width=90
+            32,
+            label="Rank",
+            precision=0,
+            minimum=1,
+            elem_id="extract-rank",
+            min_width=120,
+            info="Of every layer.",
         )
         fields["extract_energy"] = gr.Number(
-            None,
+            1,
             label="Energy",
             minimum=0,
             maximum=1,
+            step=0.01,
             elem_id="extract-energy",
             min_width=120,
-            info="Less rank where it is enough.",
+            info="Below 1: less rank.",
         )
     fields["targets"] = gr.Dropdown(TARGETS, value="full", label="Layers", elem_id="extract-targets")
 

@@ -66,7 +66,16 @@ class Page(NamedTuple):
     def of_tool(self) -> list[gr.components.Component]:
         """What another tool changes."""
         edited = [self.fields[name] for name in FIELDS]
-        shown = [self.first, self.weight, *self.rows, self.more, *self.forms.values(), self.name, self.format]
+        shown = [
+            self.first,
+            self.weight,
+            *self.rows,
+            self.more,
+            self.upload,
+            *self.forms.values(),
+            self.name,
+            self.format,
+        ]
         return [self.tool, self.about, *shown, self.family, self.options, self.go, *edited]
 
     def following(self) -> list[gr.components.Component]:
@@ -143,6 +152,7 @@ def choose(page: Page, tool: str, shown: int, lora: str) -> Updates:
         page.about: node("p", about(tool), cls="quiet"),
         page.first: gr.update(visible=tool not in WITHOUT_LORA),
         page.weight: gr.update(visible=tool in WITH_WEIGHTS),
+        page.upload: gr.update(visible=tool not in WITHOUT_LORA),
         page.more: gr.update(visible=tool in WITH_WEIGHTS and shown < MOST_LORAS),
         page.name: gr.update(visible=tool not in WITHOUT_FILE),
         page.format: gr.update(visible=tool in WITH_FORMAT),

@@ -352,6 +352,8 @@ def plot(svg: str, alt: str) -> Node:
 
 
 def size(count: int) -> str:
+    if count < 1e5:
+        return f"{count / 1e3:.0f} KB"
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 

@@ -22,7 +22,7 @@ BLANK = {
     **{f"blocks_{n}": "" for n in range(tools_act.MOST_LORAS)},
     **{"of": "delta", "by": "rank", "rank": 2, "energy": 0.9, "size": 0.05, "method": "sum", "density": 0.5},
     **{"seed": 3, "cut": "exact", "combine_rank": 3, "combine_energy": 0.9, "merge_base": "starter"},
-    **{"tuned": "starter", "extract_base": "starter", "extract_rank": 4, "extract_energy": None},
+    **{"tuned": "starter", "extract_base": "starter", "extract_rank": 4, "extract_energy": 1},
     **{"targets": "full", "to_layout": "peft", "no_thumbnail": False},
 }
 
