@@ -1,5 +1,6 @@
 """LoRA files as the Try it page knows them: those of the runs, ones a person brought, and a copy without training details."""
 
+import filecmp
 import json
 import shutil
 import struct
@@ -150,10 +151,14 @@ def embedding(lora: Path) -> Path | None:
 
 
 def bring(upload: Path) -> Path:
-    """Keep an uploaded LoRA or textual-inversion file under a safe name. Raises ValueError if it is none."""
+    """Keep an uploaded LoRA or textual-inversion file under a safe name, beside others of that name. ValueError if it is none."""
     inspect(upload)
-    target = folder() / f"{run.safe_name(upload.stem)}.safetensors"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    wanted = folder() / f"{run.safe_name(upload.stem)}.safetensors"
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    target, number = wanted, 1
+    while target.exists() and not filecmp.cmp(target, upload, shallow=False):
+        number += 1
+        target = wanted.with_stem(f"{wanted.stem}-{number}")
     shutil.copyfile(upload, target)
     return target
 

@@ -1,4 +1,4 @@
-"""The whole page: status bar, Make, Images, Watch, Try it; what leads from one to another; launch."""
+"""The whole page: status bar, Make, Images, Watch, Try it, Tools; what leads from one to another; launch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +29,7 @@ from . import (
     reach,
     reuse,
     story,
+    tools_page,
     try_page,
     view,
     watch_page,
@@ -43,7 +44,7 @@ from .view import node
 from .words import say
 
 TITLE = "LoRA SD"
-TABS = ("make", "images", "watch", "try")
+TABS = ("make", "images", "watch", "try", "tools")
 ABOUT = """LoRA SD trains Stable Diffusion LoRAs on your own computer. Nothing leaves it: pictures, captions and
 results stay in its folders, and models are downloaded only when you ask for one."""
 LOGIN = "After five wrong passwords, wait a minute before the next."
@@ -70,6 +71,7 @@ class Pages(NamedTuple):
     mask_fold: gr.Accordion
     watch: watch_page.Page
     attempt: try_page.Page
+    tools: tools_page.Page
     news: gr.HTML
     guide: gr.HTML
     clock: gr.Timer
@@ -82,7 +84,7 @@ class Pages(NamedTuple):
         """What follows facts that change seldom."""
         make, attempt = self.make, self.attempt
         mine = [make.start, make.download, make.cancel_download, make.base, *attempt.loras, attempt.on_cpu]
-        return [*mine, *self.captions.following(), self.watch.run, self.clock]
+        return [*mine, *self.captions.following(), *self.tools.following(), self.watch.run, self.clock]
 
 
 Updates = dict[Any, Any]
@@ -97,6 +99,7 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     latest = names()
     lora = loras.newest(asked["run"]) if "run" in asked else None
     project = open_project(latest[0] if latest else None)
+    updates |= tools_page.offered(pages.tools)
     updates = make_page.opened(pages.make, project) | images_page.shown(pages.images, project.name)
     updates |= mask_part.opened(pages.masks, project)
     updates |= try_page.opened(pages.attempt, lora)
@@ -194,9 +197,12 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
         case "runs":
             return {pages.watch.run: gr.update(choices=fact)}
         case "loras":
-            return {menu: gr.update(choices=[("none", ""), *fact]) for menu in pages.attempt.loras}
+            menus = {menu: gr.update(choices=[("none", ""), *fact]) for menu in pages.attempt.loras}
+            return menus | tools_page.of_loras(pages.tools)
         case "models":
-            return {pages.make.base: gr.update(choices=models.menu())}
+            return {pages.make.base: gr.update(choices=models.menu())} | tools_page.of_models(pages.tools)
+        case "work":
+            return tools_page.of_work(pages.tools)
         case "downloading":
             return {
                 pages.make.download: gr.update(interactive=not fact),
@@ -233,6 +239,8 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 watching = watch_page.build()
             with gr.Tab("Try it", id="try") as trying:
                 attempt = try_page.build(remote=remote)
+            with gr.Tab("Tools", id="tools"):
+                tools = tools_page.build(remote=remote)
         with gr.Accordion("About", open=False, elem_id="about", elem_classes="fold"):
             gr.Markdown(ABOUT)
             again = gr.Button("Show the tour again", size="sm", elem_id="tour-again")
@@ -242,6 +250,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
         watch_page.script()
         watch_page.wire(demo, watching)
         try_page.wire(attempt, trying)
+        tools_page.wire(tools)
         wire(
             demo,
             Pages(
@@ -254,6 +263,7 @@ def build(*, remote: bool = False) -> gr.Blocks:
                 mask_fold=fold,
                 watch=watching,
                 attempt=attempt,
+                tools=tools,
                 guide=guide.component(),
                 news=news.component(),
                 clock=gr.Timer(1),
@@ -277,6 +287,7 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
         *pages.masks.outputs(),
         *pages.destinations(),
         *attempt,
+        *pages.tools.following(),
         pages.guide,
     ]
     opening = demo.load(open_page, None, shown, **PRIVATE)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .flags import strength_of
-from .terminal import Progress
+from .telling import Telling, add_option
 
-DONE = 0
 EDITED = {
     "title": "its name for people",
     "author": "who made it",
@@ -30,7 +29,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(command: str, what: str) -> argparse.ArgumentParser:
-    return _Parser(prog=f"python -m lora_sd {command}", description=what)
+    parser = _Parser(prog=f"python -m lora_sd {command}", description=what)
+    add_option(parser)
+    return parser
 
 
 def _family(parser: argparse.ArgumentParser) -> None:
@@ -59,16 +60,6 @@ def _chosen(asked: argparse.Namespace) -> dict[str, Any]:
     return {"layout": asked.layout, "dtype": DTYPES.get(asked.dtype)}
 
 
-def _say(lines: list[str]) -> int:
-    print("\n".join(lines))
-    return DONE
-
-
-def _bar(words: str) -> Callable[[int, int], None]:
-    progress = Progress(Path("."))
-    return lambda done, total: progress.bar(f"{words}: {done} of {total} layers", last=done == total)
-
-
 def analyse(arguments: list[str]) -> int:
     """How much of its rank a LoRA uses, and how two relate: FILE [FILE2] [--base MODEL]."""
     parser = _parser("analyse", "The singular values of every layer, and what follows from them.")
@@ -90,6 +81,7 @@ def analyse(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="everything as JSON, to standard output")
     _family(parser)
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     if asked.directions < 1:
         raise ValueError(f"--directions is {asked.directions}; it must be at least 1.")
     from .workshop import similarity
@@ -100,18 +92,27 @@ def analyse(arguments: list[str]) -> int:
     file = open_lora(asked.file, asked.family)
     other = same_family(file, open_lora(asked.other, asked.family)) if asked.other else None
     base = open_checkpoint(asked.base) if asked.base else None
-    report = analyse_file(asked.file, family=asked.family, on_progress=_bar("Analysed"))
+    report = analyse_file(asked.file, family=asked.family, on_progress=tell.bar("Analysed"))
     lines, table = report.lines(layers=asked.layers), report.table()
+    facts: dict[str, Any] = {"report": table}
     if other:
-        compared = similarity.compare(file, other, file.family, of=asked.of, on_progress=_bar("Compared"))
+        compared = similarity.compare(file, other, file.family, of=asked.of, on_progress=tell.bar("Compared"))
         lines += ["", f"  Beside {other.name}:", *compared.lines()]
-        table["compared"] = compared.table()
+        facts["compared"] = {"name": other.name, **compared.facts()}
     if base:
-        found = similarity.amplifications(file, base, asked.directions, _bar("Measured against the base"))
+        found = similarity.amplifications(file, base, asked.directions, tell.bar("Measured against the base"))
         lines += ["", f"  Against {base.title}, {asked.directions} directions of each layer:"]
         lines += similarity.amplification_lines(found, file.family)
-        table["amplification"] = {n: {**a._asdict(), "factor": a.factor} for n, a in found.items()}
-    return _say([json.dumps(table)] if asked.json else lines)
+        facts["amplified"] = {"name": base.title, "blocks": similarity.by_block(found, file.family)}
+    if asked.json:
+        table |= {"compared": compared.table()} if other else {}
+        table |= (
+            {"amplification": {n: {**a._asdict(), "factor": a.factor} for n, a in found.items()}}
+            if base
+            else {}
+        )
+        lines = [json.dumps(table)]
+    return tell.done(lines, **facts)
 
 
 def resize(arguments: list[str]) -> int:
@@ -128,6 +129,7 @@ def resize(arguments: list[str]) -> int:
     )
     _format(parser)
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     from .workshop.resize import resize as do
 
     done = do(
@@ -137,10 +139,10 @@ def resize(arguments: list[str]) -> int:
         energy=asked.energy,
         size=asked.size and asked.size * 1e6,
         family=asked.family,
-        on_progress=_bar("Resized"),
+        on_progress=tell.bar("Resized"),
         **_chosen(asked),
     )
-    return _say(done.lines())
+    return tell.done(done.lines(), **done.facts())
 
 
 def combine(arguments: list[str]) -> int:
@@ -177,6 +179,7 @@ def combine(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of dare")
     _format(parser)
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     from .workshop.combine import combine as do
 
     done = do(
@@ -188,10 +191,10 @@ def combine(arguments: list[str]) -> int:
         density=asked.density,
         seed=asked.seed,
         family=asked.family,
-        on_progress=_bar("Combined"),
+        on_progress=tell.bar("Combined"),
         **_chosen(asked),
     )
-    return _say(done.lines())
+    return tell.done(done.lines(), **done.facts())
 
 
 def merge(arguments: list[str]) -> int:
@@ -205,10 +208,12 @@ def merge(arguments: list[str]) -> int:
     )
     _family(parser)
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     from .workshop.merge import merge as do
 
     sources = _sources(asked.files, asked.blocks)
-    return _say(do(asked.base, sources, asked.out, family=asked.family, on_progress=_bar("Merged")).lines())
+    done = do(asked.base, sources, asked.out, family=asked.family, on_progress=tell.bar("Merged"))
+    return tell.done(done.lines(), **done.facts())
 
 
 def extract(arguments: list[str]) -> int:
@@ -232,6 +237,7 @@ def extract(arguments: list[str]) -> int:
     parser.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], default="fp16")
     parser.add_argument("--layers", action="store_true", help="the error of each layer, too")
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     from .workshop.extract import extract as do
 
     done = do(
@@ -241,12 +247,12 @@ def extract(arguments: list[str]) -> int:
         rank=asked.rank,
         energy=asked.energy,
         targets=asked.targets,
-        on_progress=_bar("Extracted"),
+        on_progress=tell.bar("Extracted"),
         **_chosen(asked),
     )
     by_error = sorted(done.made.losses.items(), key=lambda item: -item[1].part)
     each = [f"  {loss.part:>8.3%}  {name}" for name, loss in by_error] if asked.layers else []
-    return _say([*done.lines(), *each])
+    return tell.done([*done.lines(), *each], **done.facts())
 
 
 def convert(arguments: list[str]) -> int:
@@ -267,10 +273,11 @@ def convert(arguments: list[str]) -> int:
     )
     _family(parser)
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     from .workshop.convert import convert as do
 
     done = do(asked.file, asked.out, asked.layout, projections=asked.projections, family=asked.family)
-    return _say(done.lines())
+    return tell.done(done.lines(), **done.facts())
 
 
 def check(arguments: list[str]) -> int:
@@ -281,9 +288,11 @@ def check(arguments: list[str]) -> int:
     parser.add_argument("file", type=Path)
     _family(parser)
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     from .workshop.programs import check as do
 
-    return _say(do(asked.file, family=asked.family).lines())
+    done = do(asked.file, family=asked.family)
+    return tell.done(done.lines(), **done.facts())
 
 
 def edit(arguments: list[str]) -> int:
@@ -296,11 +305,12 @@ def edit(arguments: list[str]) -> int:
     for field, words in EDITED.items():
         parser.add_argument(f"--{field}", help=words)
     asked = parser.parse_args(arguments)
+    tell = Telling(events=asked.events)
     from .workshop.edit import edit as do
 
     given = {field: getattr(asked, field) for field in EDITED}
     saved = do(asked.file, {field: text for field, text in given.items() if text is not None}, asked.out)
-    return _say([f"{saved.path}: saved."])
+    return tell.done([f"{saved.path}: saved."], path=str(saved.path), size=saved.size)
 
 
 def _sources(files: list[str], blocks: list[str]) -> list[Any]:

@@ -42,6 +42,20 @@ def arithmetic_with_a_loha(folder):
     resize(lora(folder, **{f"{LAYER}.hada_w1_a": torch.ones(2, 2)}), folder / "new.safetensors", rank=1)
 
 
+def dora(folder: Path) -> Path:
+    return lora(folder, **{f"{LAYER}.dora_scale": torch.ones(6, 1)})
+
+
+@bad("cat.safetensors", "depends on the base model")
+def a_dora_cut_to_a_rank(folder):
+    resize(dora(folder), folder / "new.safetensors", rank=1)
+
+
+@bad("cat.safetensors", "can't be taken out of a model")
+def a_dora_taken_out_of_a_model(folder):
+    merge("starter", [Source(dora(folder), -1)], folder / "new")
+
+
 @bad("cat.safetensors", "numbers that are not finite")
 def a_lora_with_nan_in_it(folder):
     path = lora(folder, **{f"{LAYER}.lora_up.weight": torch.full((6, 2), float("nan"))})

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from bad import ROWS, Row, sentence
 
-for module in ("bad_models", "bad_pictures", "bad_settings", "bad_drawing", "bad_workshop", "bad_captioning"):
+MODULES = "bad_models bad_pictures bad_settings bad_drawing bad_workshop bad_captioning bad_tools"
+for module in MODULES.split():
     importlib.import_module(module)
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad_inputs.md"

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from workshop_files import random_pair, write
 
 from lora_sd import config as cfg
 from lora_sd.data import buckets
 from lora_sd.data.folder import find_examples
 from lora_sd.lora import targets
+from lora_sd.lora.layers import named_layers
 from lora_sd.models.family import FAMILIES, Conditioning
 from lora_sd.models.load import load
+from lora_sd.workshop.analysis import analyse_file
+from lora_sd.workshop.lora_file import open_lora
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -25,6 +29,7 @@ import graph_curve  # noqa: E402
 import learning  # noqa: E402
 import make_images  # noqa: E402
 import make_model  # noqa: E402
+import paper_figures  # noqa: E402
 import peft_loop  # noqa: E402
 import steptime  # noqa: E402
 import train_speed  # noqa: E402
@@ -281,3 +286,31 @@ def test_the_preset_learns_no_worse_than_a_plain_loop_and_rises_less(style):
         for row in (learning.DEFAULT, learning.PEFT)
     )
     assert ours[0] <= theirs[0] and ours[1] - ours[0] < theirs[1] - theirs[0]
+
+
+# paper_figures
+
+
+def test_the_papers_figures_are_drawn_of_any_three_files_and_have_a_row_for_each_kind(starter, tmp_path):
+    named = named_layers(starter.parts())
+    chosen = [name for name in named if name.startswith("unet.mid_block") and "transformer_blocks" in name]
+    files, reports = {}, {}
+    for name, (_, seed) in paper_figures.RUNS.items():
+        generator = torch.Generator().manual_seed(seed)
+        pairs = {
+            n: random_pair(named[n].weight.shape, 8 if "8" in name else 64, 8.0, generator) for n in chosen
+        }
+        path = write(
+            tmp_path / f"{seed}{len(files)}.safetensors", pairs, "sd15", **{"lora_sd.family": "sd15"}
+        )
+        files[name], reports[name] = open_lora(path), analyse_file(path)
+    told = paper_figures.page(files, reports)
+    drawn = paper_figures.pictures(files, reports)
+    assert all(f"figures/{name}.svg" in told for name in drawn) and len(drawn) == 11
+    assert all(
+        told.count(f"| {kind} | 0.") + told.count(f"| {kind} | 1.") == 1 for kind in paper_figures.KINDS
+    )
+    found = paper_figures.shared(files["rank 8"], files["rank 64"], "attn1.to_q", "up")
+    layer = next(name for name in chosen if name.endswith("attn1.to_q"))
+    a, b = (torch.linalg.qr(files[n][layer].up.double()).Q for n in ("rank 8", "rank 64"))
+    assert found.phi[7, 63].item() == pytest.approx((a.T @ b).square().sum().item() / 8)

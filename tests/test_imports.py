@@ -70,7 +70,7 @@ OURS = {
     "lora_sd.data.masks": "data.buckets data.captions data.folder data.images paths",
     "lora_sd.lora.packed": "models.frozen",
     "lora_sd.workshop": "workshop lora models paths files data.images",
-    "lora_sd.workshop_command": "workshop flags terminal lora.formats",
+    "lora_sd.workshop_command": "workshop flags terminal lora.formats telling",
     "lora_sd.captioning": "captioning data models errors files hardware paths",
     "lora_sd.caption_command": "captioning models.captioners run signals terminal",
     "lora_sd.sample": "models lora paths limits infotext",
@@ -78,13 +78,17 @@ OURS = {
     "lora_sd.infotext": "lora.strength files __version__",
     "lora_sd.encoded": "lora models",
     "lora_sd.lora.strength": "paths",
+    "lora_sd.telling": "terminal",
+    "lora_sd.plots": "",
+    "lora_sd.workshop_plots": "plots",
     "lora_sd.signals": "",
     "lora_sd.training.diffusion": "",
     "lora_sd.training.cadence": "settings",
     "lora_sd.training.schedules": "",
     "app": "app files config kohya settings flags length rates events paths queue run hardware footprint worker data.folder data.captions data.buckets "
     "data.images data.health remembered models.find models.tokens models.download lora.beside lora.inspection lora.metadata errors "
-    "models.captioners captioning.folder captioning.wording remedies report discard best grid grid_sheet infotext lora.strength",
+    "models.captioners captioning.folder captioning.wording remedies report discard best grid grid_sheet infotext lora.strength telling plots "
+    "workshop_plots",
 }
 # Package of others -> where alone it may be imported.
 OTHERS = {
@@ -105,7 +109,7 @@ TORCHLESS = (
     "lora_sd.data.images lora_sd.data.health lora_sd.models.find lora_sd.models.tokens lora_sd.models.download lora_sd.lora.beside "
     "lora_sd.lora.inspection lora_sd.lora.metadata app.main app.pages lora_sd.models.captioners lora_sd.caption_command lora_sd.captioning.folder "
     "lora_sd.report lora_sd.remedies lora_sd.discard lora_sd.grid lora_sd.grid_sheet lora_sd.grid_command lora_sd.best lora_sd.lora.strength "
-    "lora_sd.infotext"
+    "lora_sd.infotext lora_sd.telling lora_sd.plots lora_sd.workshop_plots"
 ).split()
 
 

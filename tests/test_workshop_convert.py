@@ -1,11 +1,15 @@
 """Conversions there and back are bit-equal, and diffusers and the model's reader load them; programs' verdicts are what they do."""
 
 import logging
+import re
 
 import pytest
 import safetensors.torch
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import convert_state_dict_to_kohya
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from test_formats import parts_of
 from test_formats import random_pairs as of_model
 from workshop_files import deltas, random_pairs, write
@@ -237,3 +241,44 @@ def test_bad_inputs_are_sentences(tmp_path, capsys):
     ]:
         assert cli.main(["convert", *words]) == 2
         assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_a_file_of_diffusers_and_its_own_kohya_version_of_it_are_one_and_the_same(
+    family, tiny_models, tiny_folder, tmp_path
+):
+    """Made by peft and diffusers alone: their PEFT layout, and what their converter makes of it under kohya's names."""
+    pipeline = DiffusionPipeline.from_pretrained(tiny_folder(family), vae=None)
+    states = {}
+    for part, model in parts_of(pipeline).items():
+        targets = ["to_q", "to_out.0", "ff.net.2"] if part == "unet" else ["q_proj", "fc1"]
+        model.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets, init_lora_weights=False))
+        states[f"{part}_lora_layers"] = get_peft_model_state_dict(model)
+    pipeline.save_lora_weights(tmp_path, **states)
+    theirs = tmp_path / "pytorch_lora_weights.safetensors"
+    by_peft = safetensors.torch.load_file(theirs)
+    # with the level that transformers 5 dropped, which kohya's names have
+    levelled = {
+        re.sub(r"^(text_encoder(_2)?)\.encoder", r"\1.text_model.encoder", k): t for k, t in by_peft.items()
+    }
+    by_kohya = convert_state_dict_to_kohya(levelled)
+    kohya = tmp_path / "kohya.safetensors"
+    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in by_kohya.items()}, kohya)
+
+    read = open_lora(theirs, family)
+    assert len(read) == len(by_peft) // 2 and not read.unused
+    told = open_lora(kohya, family)
+    assert told.keys() == read.keys() and not told.unused
+    for name, pair in read.items():
+        assert all(map(torch.equal, pair.tensors, told[name].tensors)) and pair.alpha == told[name].alpha
+    # ours of theirs, and back: each tensor is the one they wrote
+    there = convert(theirs, tmp_path / "there.safetensors", "kohya", family=family).saved.path
+    back = convert(there, tmp_path / "back.safetensors", "peft", family=family).saved.path
+    found = {key.replace(".text_model.", "."): t for key, t in safetensors.torch.load_file(back).items()}
+    wanted = {key.replace(".text_model.", "."): t for key, t in by_peft.items()}
+    assert found.keys() == wanted.keys() and all(torch.equal(found[key], t) for key, t in wanted.items())
+    # ours is read by the model's own reader as theirs is
+    models = tiny_models(family)
+    ours, own = (formats.load(path, models.parts(), models.family).pairs for path in (there, kohya))
+    assert ours.keys() == own.keys()
+    assert all(all(map(torch.equal, pair.tensors, own[name].tensors)) for name, pair in ours.items())

@@ -6,6 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 from ldm import to_ldm
+from test_dora import random_doras
 from test_formats import random_pairs
 
 from lora_sd import __main__ as cli
@@ -208,3 +209,41 @@ def test_bad_inputs_are_sentences(made, tiny_folder, tmp_path, capsys):
         assert cli.main(words) == 2
         assert sentence in capsys.readouterr().err
     assert not Path(new).exists()
+
+
+@pytest.mark.parametrize(("axis", "layout"), [("output", "kohya"), ("input", "kohya"), ("output", "peft")])
+def test_a_dora_is_merged_as_the_model_merges_it(axis, layout, made, tmp_path):
+    models, base, lora = made("sd15", False)
+    path, out = tmp_path / "dora.safetensors", out_of(base, tmp_path)
+    formats.save(
+        path,
+        random_doras(models, axis),
+        models.family,
+        metadata={"lora_sd.family": "sd15"},
+        layout=layout,
+        dtype=torch.float32,
+    )
+    merge.merge(base, [Source(path, 0.7), Source(lora, 0.5)], out)
+    for file, strength in ((path, 0.7), (lora, 0.5)):
+        pairs = formats.load(file, models.parts(), models.family).pairs
+        attach(models.parts(), pairs, adapter=file.stem, strength=strength)
+    merge_in_place(models.parts())
+    opened, layers = checkpoint.open_checkpoint(str(out)), named_layers(models.parts())
+    for name in opened.places:
+        torch.testing.assert_close(opened.weight(name), layers[name].weight, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"dora\.safetensors is a DoRA, which can't be taken out of a model"):
+        merge.merge(out, [Source(path, -1)], tmp_path / "back")
+
+
+def test_a_dora_becomes_a_lora_by_way_of_the_model(made, tmp_path):
+    """Merged and extracted again at full rank, it is a plain LoRA that does the same."""
+    models, base, _ = made("sd15", False)
+    path, out = tmp_path / "dora.safetensors", out_of(base, tmp_path)
+    pairs = random_doras(models, "output", "attention")
+    formats.save(path, pairs, models.family, metadata={"lora_sd.family": "sd15"}, dtype=torch.float32)
+    merge.merge(base, [Source(path)], out)
+    done = extract.extract(out, base, tmp_path / "plain.safetensors", rank=1000, dtype=torch.float32)
+    assert (
+        together(done.made.losses).part < 1e-3
+        and open_lora(tmp_path / "plain.safetensors").keys() == pairs.keys()
+    )

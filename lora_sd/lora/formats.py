@@ -114,11 +114,11 @@ def _fit(path: Path, name: str, pair: Pair, weight: Tensor) -> Pair:
             f"{tuple(pair.down.shape)} and {tuple(pair.up.shape)} for it. Choose the base model it was trained on."
         )
     ones = (1,) * (len(inputs) - 1)
-    magnitude = None if pair.magnitude is None else _fit_magnitude(path, name, pair.magnitude, weight)
+    magnitude = None if pair.magnitude is None else fit_magnitude(path, name, pair.magnitude, weight)
     return Pair(pair.down.reshape(rank, *inputs), pair.up.reshape(out, rank, *ones), pair.alpha, magnitude)
 
 
-def _fit_magnitude(path: Path, name: str, magnitude: Tensor, weight: Tensor) -> Tensor:
+def fit_magnitude(path: Path, name: str, magnitude: Tensor, weight: Tensor) -> Tensor:
     """The magnitudes of a DoRA, shaped to multiply the weight: those of inputs lie along the second dimension."""
     (out, inputs), ones, shape = weight.shape[:2], (1,) * (weight.dim() - 2), tuple(magnitude.shape)
     if shape[:2] == (1, inputs) and magnitude.numel() == inputs:

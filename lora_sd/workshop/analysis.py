@@ -172,6 +172,7 @@ class Report:
             "uses": found.rank_for(),
             "uses_bytes": self.size_at(found.rank_for()),
             "energy_kept": found.energies().tolist(),
+            "bytes_at": [self.size_at(rank) for rank in range(1, found.rank + 1)],
             "blocks": {name: block._asdict() for name, block in found.by_block().items()},
             "layers": {
                 x.name: {

@@ -211,11 +211,11 @@ def _check(method: Method, rank: int | None, energy: float | None, density: floa
         raise ValueError(f"The density is {density:g}; it must be above 0 and at most 1, such as 0.5.")
 
 
-def opened(sources: Sequence[Source], family: str | None) -> list[LoraFile]:
+def opened(sources: Sequence[Source], family: str | None, *, dora: bool = False) -> list[LoraFile]:
     """The sources' files, all for one kind of model."""
     if not sources:
         raise ValueError("Give at least one LoRA.")
-    files = [open_lora(source.path, family) for source in sources]
+    files = [open_lora(source.path, family, dora=dora) for source in sources]
     return [same_family(files[0], file) for file in files]
 
 

@@ -33,6 +33,15 @@ class Converted(NamedTuple):
     unknown: list[str]  # tensors whose names no layer has, left out
     rounded: int  # layers whose numbers were rounded when alpha went into them
 
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "path": str(self.saved.path),
+            "size": self.saved.size,
+            "layers": self.saved.layers,
+            "left_out": self.lines()[1:],
+        }
+
     def lines(self) -> list[str]:
         lines = [f"{self.saved.path}: {self.saved.layers} layers, {self.saved.size / 1e6:.1f} MB."]
         if self.rounded:

@@ -6,7 +6,7 @@ Both models are read one tensor at a time. What changed elsewhere (norms, biases
 import math
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,10 @@ class Extracted(NamedTuple):
     made: Made
     left_out: dict[str, float]  # layers that `targets` leaves out but that have changed, with ‖W' − W‖
     others: int  # other tensors that have changed, None where the two models are of different layouts
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {**self.made.facts(), "left_out": self.lines()[2:]}
 
     def lines(self) -> list[str]:
         lines = self.made.lines()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..lora.formats import DTYPES, WEIGHTS
-from ..lora.inspection import Header, family_of, kinds_besides_lora, read_header
+from ..lora.inspection import DORA, Header, family_of, kinds_besides_lora, read_header
 from ..lora.names import Keys
 from ..lora.pairs import Pair
 from ..lora.peft_config import PeftConfig
@@ -28,7 +28,11 @@ class LoraFile(Mapping[str, Pair]):
         self.keys_of = _found(header, family)
         self.config = PeftConfig(path, self.metadata)
         self.file = StoredTensors(path)
-        used = {key for keys in self.keys_of.values() for key in (keys.down, keys.up, keys.alpha)}
+        used = {
+            key
+            for keys in self.keys_of.values()
+            for key in (keys.down, keys.up, keys.alpha, *keys.magnitudes)
+        }
         self.unused = sorted(header.shapes.keys() - used)
         for layer, keys in self.keys_of.items():
             _check(path, layer, header.shapes[keys.down], header.shapes[keys.up])
@@ -44,7 +48,14 @@ class LoraFile(Mapping[str, Pair]):
 
     def __getitem__(self, layer: str) -> Pair:
         keys = self.keys_of[layer]
-        return Pair(self._number(keys.down), self._number(keys.up), self.alpha(layer))
+        return Pair(self._number(keys.down), self._number(keys.up), self.alpha(layer), self._magnitude(keys))
+
+    def _magnitude(self, keys: Keys) -> Tensor | None:
+        """Of a DoRA, shaped as the file has it; flat where that tells nothing."""
+        key = next((key for key in keys.magnitudes if key in self.header.shapes), None)
+        if key is None:
+            return None
+        return self._number(key).flatten() if keys.layout in ("peft", "diffusers") else self._number(key)
 
     def _number(self, key: str) -> Tensor:
         stored = self.file.tensor(key)
@@ -91,11 +102,20 @@ class LoraFile(Mapping[str, Pair]):
         return shown(self.path.name)
 
 
-def open_lora(path: str | Path, family: str | None = None) -> LoraFile:
-    """A plain LoRA of any layout; `family` (sd15, sd2, sdxl) where the file does not tell. ValueError says why not."""
+def open_lora(path: str | Path, family: str | None = None, *, dora: bool = False) -> LoraFile:
+    """A plain LoRA of any layout, or with `dora` a DoRA, too; `family` (sd15, sd2, sdxl) where the file does not tell.
+
+    ValueError says why not.
+    """
     path = typed(str(path), "The LoRA")
     header = read_header(path)
-    if kinds := kinds_besides_lora(header):
+    kinds = [kind for kind in kinds_besides_lora(header) if not (dora and kind == DORA)]
+    if kinds == [DORA]:
+        raise ValueError(
+            f"{shown(path.name)} is a DoRA, whose update depends on the base model; merge it into that, and extract a LoRA "
+            "from the two."
+        )
+    if kinds:
         raise ValueError(
             f"{shown(path.name)} is not a plain LoRA but has parts of {' and '.join(kinds)}; "
             "that can't be computed with here."

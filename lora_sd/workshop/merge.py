@@ -1,6 +1,7 @@
 """LoRAs folded into a base model's files, or taken out of them: W' = W + Σ wᵢ ΔWᵢ, summed in fp32, one tensor at a time.
 
-Taken out again with the weights negated, W comes back to the rounding of the file's number format, once for each way.
+Taken out again with the weights negated, W comes back to the rounding of the file's number format, once for each way. Of a
+DoRA, W' − W depends on W itself: it is exact here, where W is at hand, but can't be taken out of a model it is in.
 """
 
 import math
@@ -8,18 +9,22 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from ..lora import container
-from ..lora.pairs import delta_weight
+from ..lora import container, dora
+from ..lora.formats import fit_magnitude
+from ..lora.inspection import has_magnitudes
+from ..lora.pairs import LowRank, Pair, delta_weight
 from ..lora.stored import StoredTensors
 from ..paths import shown, typed
 from . import writing
 from .analysis import OnProgress
 from .checkpoint import Checkpoint, calculable, check, check_fit, open_checkpoint
-from .combine import Source, Sum, opened, weights_by_layer
+from .combine import Source, Sum, joined, opened, weights_by_layer
+from .lora_file import LoraFile
 from .spectra import largest
 
 WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".msgpack", ".h5", ".onnx")
@@ -33,6 +38,10 @@ class Merged(NamedTuple):
 
     def lines(self) -> list[str]:
         return [f"{self.path}: {self.layers} layers changed, {self.size / 1e6:,.1f} MB written."]
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {"path": str(self.path), "size": self.size, "layers": self.layers}
 
 
 def merge(
@@ -48,7 +57,8 @@ def merge(
     What is no adapted layer is copied byte for byte, and every tensor keeps its number format.
     """
     checkpoint = open_checkpoint(base)
-    files = opened(sources, family or checkpoint.family.name)
+    files = opened(sources, family or checkpoint.family.name, dora=True)
+    _check_doras(files, sources)
     pairs = Sum(files, weights_by_layer(files, sources))
     check(checkpoint, files[0].family, pairs)
     change = _Change(checkpoint, pairs, on_progress)
@@ -87,9 +97,9 @@ class _Change:
                 yield from file.pieces(key)
 
     def _add(self, name: str, weight: Tensor) -> None:
-        pair = self.pairs[name]
-        check_fit(self.checkpoint, name, pair, weight)
-        weight.copy_(weight.float() + delta_weight(pair).view_as(weight))
+        parts = self.pairs.parts(name)
+        check_fit(self.checkpoint, name, parts[0][0], weight)
+        weight.copy_(weight.float() + update(weight, parts, self.checkpoint.path, name))
         if not math.isfinite(largest(weight)):
             raise ValueError(
                 f"With these LoRAs the numbers of {name} are too large for the model's number format; use smaller weights."
@@ -97,6 +107,34 @@ class _Change:
         self.done += 1
         if self.on_progress:
             self.on_progress(self.done, len(self.pairs))
+
+
+def update(weight: Tensor, parts: Sequence[tuple[Pair, float]], path: Path, name: str) -> Tensor:
+    """Σ wᵢ (Wᵢ' − W), fp32 and shaped like the weight; LoRAs are added up first."""
+    plain = [(pair, w) for pair, w in parts if pair.magnitude is None]
+    total = delta_weight(joined(plain)).view_as(weight) if plain else torch.zeros(weight.shape)
+    for pair, w in parts:
+        if pair.magnitude is not None:
+            total = total + dora.change(weight, _low_rank(pair, w, weight, path, name))
+    return total
+
+
+def _low_rank(pair: Pair, strength: float, weight: Tensor, path: Path, name: str) -> LowRank:
+    shape = pair.down.shape[0], *weight.shape[1:]
+    up = pair.up.reshape(*pair.up.shape[:2], *(1,) * (weight.dim() - 2))
+    magnitude = fit_magnitude(path, name, pair.magnitude, weight)
+    made = LowRank("merged", Pair(pair.down.reshape(shape), up, pair.alpha, magnitude), strength)
+    made.base_squares = dora.squares(weight, dora.axis_of(magnitude, weight))
+    return made
+
+
+def _check_doras(files: Sequence[LoraFile], sources: Sequence[Source]) -> None:
+    """ValueError for a DoRA that is to be taken away: what it did depends on the model from before it."""
+    for file, source in zip(files, sources, strict=True):
+        if has_magnitudes(file.header) and (source.weight < 0 or any(f < 0 for f in source.blocks.values())):
+            raise ValueError(
+                f"{file.name} is a DoRA, which can't be taken out of a model; give it a weight above 0, and keep the base model."
+            )
 
 
 def _new_folder(out: str | Path) -> Path:

@@ -7,7 +7,7 @@ where both are so. What is said of diffusers is tried in the tests; the others c
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..lora.inspection import FOREIGN, MAGNITUDES, Header, has_magnitudes, read_header
 from ..lora.names import comfyui_name, kohya_name, ldm_path, numbered_name
@@ -140,6 +140,11 @@ class Check(NamedTuple):
             f"{shown(self.path.name)}, for {FAMILIES[self.family].title}:",
             *(verdict.line(self.total) for verdict in self.verdicts),
         ]
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        verdicts = [{**v._asdict(), "used": len(v.used)} for v in self.verdicts]
+        return {"family": self.family, "total": self.total, "verdicts": verdicts}
 
 
 def check(path: str | Path, *, family: str | None = None) -> Check:

@@ -8,7 +8,7 @@ import heapq
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -53,15 +53,33 @@ class Made(NamedTuple):
             *self.left_out,
         ]
 
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        name, worst = worst_of(self.losses)
+        return {
+            "path": str(self.saved.path),
+            "size": self.saved.size,
+            "layers": self.saved.layers,
+            "ranks": [min(self.ranks.values()), max(self.ranks.values())],
+            "error": together(self.losses).part,
+            "worst": [name, worst.part],
+            "left_out": list(self.left_out),
+        }
+
 
 def loss_sentence(losses: Mapping[str, Loss]) -> str:
     """The error of the whole and of the worst layer."""
     whole = together(losses)
-    name, worst = max(losses.items(), key=lambda item: item[1].part)
+    name, worst = worst_of(losses)
     return (
         f"Error {whole.part:.3%} of ‖ΔW‖ ({1 - whole.part**2:.3%} of its energy is kept); "
         f"most in {name}: {worst.part:.3%}."
     )
+
+
+def worst_of(losses: Mapping[str, Loss]) -> tuple[str, Loss]:
+    """The layer that has lost most of itself."""
+    return max(losses.items(), key=lambda item: item[1].part)
 
 
 def together(losses: Mapping[str, Loss]) -> Loss:

@@ -96,6 +96,17 @@ class Comparison:
             found[name] = (len(own), *rows.mean(0).tolist())
         return found
 
+    def phi(self) -> Tensor:
+        """The mean of φ(i, j) over the layers, as far as all of them have directions."""
+        i, j = (min(r.phi.shape[side] for r in self.relations.values()) for side in (0, 1))
+        return torch.stack([r.phi[:i, :j] for r in self.relations.values()]).mean(0)
+
+    def facts(self) -> dict[str, Any]:
+        """What is true of blocks and of the whole, as plain values, for JSON."""
+        names = ("layers", "first", "shared", "chance", "cosine", "change")
+        blocks = {block: dict(zip(names, row, strict=True)) for block, row in self.by_block().items()}
+        return {"blocks": blocks, "phi": self.phi().tolist(), "only": [len(layers) for layers in self.only]}
+
     def table(self) -> dict[str, Any]:
         return {
             layer: {**r._asdict(), "phi": r.phi.tolist(), "shared": r.shared, "chance": r.chance}
@@ -183,15 +194,24 @@ def amplifications(
     return found
 
 
-def amplification_lines(found: Mapping[str, Amplification], family: Family) -> list[str]:
-    """The means by block, for people."""
-    lines = ["  block   factor   ‖ΔW‖      ‖UᵀWVᵀ‖   of W itself   at random   ‖W‖"]
+def by_block(found: Mapping[str, Amplification], family: Family) -> dict[str, dict[str, float]]:
+    """The means over the layers of each block."""
     named = {layer: blocks.block_of(layer, family) for layer in found}
+    table = {}
     for name in sorted(set(named.values()), key=blocks.order):
         own = [found[layer] for layer, block in named.items() if block == name]
-        delta, seen, top, luck, base = torch.tensor(own).mean(0).tolist()
-        factor = sum(a.factor for a in own) / len(own)
-        lines.append(
-            f"  {name:7} {factor:>6.2f}   {delta:<8.4g}  {seen:<8.4g}  {top:<11.4g}   {luck:<9.4g}   {base:<.4g}"
-        )
-    return lines
+        means = dict(zip(Amplification._fields, torch.tensor(own).mean(0).tolist(), strict=True))
+        table[name] = {"factor": sum(a.factor for a in own) / len(own), **means}
+    return table
+
+
+def amplification_lines(found: Mapping[str, Amplification], family: Family) -> list[str]:
+    """The means by block, for people."""
+    return [
+        "  block   factor   ‖ΔW‖      ‖UᵀWVᵀ‖   of W itself   at random   ‖W‖",
+        *(
+            f"  {name:7} {a['factor']:>6.2f}   {a['delta']:<8.4g}  {a['own']:<8.4g}  {a['top']:<11.4g}   "
+            f"{a['random']:<9.4g}   {a['base']:<.4g}"
+            for name, a in by_block(found, family).items()
+        ),
+    ]

@@ -7,7 +7,7 @@ from lora_sd import config, events, run
 from lora_sd.recorder import Recorder
 
 pytestmark = pytest.mark.browser
-PAGES = {"make": "#start", "watch": "#header h2", "try": "#generate"}
+PAGES = {"make": "#start", "watch": "#header h2", "try": "#generate", "tools": "#tool-go"}
 
 
 @pytest.fixture
