@@ -33,7 +33,7 @@ def build(number: int, remote: bool) -> Row:
     with gr.Column(visible=number == 0, elem_classes="lora-row") as row:
         with gr.Row():
             menu = gr.Dropdown(
-                [("none", "")],
+                [("no LoRA", "")],
                 value="",
                 label=f"LoRA{suffix}",
                 allow_custom_value=not remote,

@@ -99,10 +99,10 @@ def opened(pages: Pages, asked: Mapping[str, str]) -> Updates:
     latest = names()
     lora = loras.newest(asked["run"]) if "run" in asked else None
     project = open_project(latest[0] if latest else None)
-    updates |= tools_page.offered(pages.tools)
     updates = make_page.opened(pages.make, project) | images_page.shown(pages.images, project.name)
     updates |= mask_part.opened(pages.masks, project)
     updates |= try_page.opened(pages.attempt, lora)
+    updates |= tools_page.offered(pages.tools)
     updates |= watch(pages, watch_page.choose(asked.get("run")))
     updates[pages.guide] = guide.tour()
     updates[pages.tabs] = gr.Tabs(selected=asked["tab"]) if asked.get("tab") in TABS else gr.skip()
@@ -197,7 +197,7 @@ def follow(pages: Pages, name: str, fact: Any) -> Updates:
         case "runs":
             return {pages.watch.run: gr.update(choices=fact)}
         case "loras":
-            menus = {menu: gr.update(choices=[("none", ""), *fact]) for menu in pages.attempt.loras}
+            menus = {menu: gr.update(choices=[(say("no LoRA"), ""), *fact]) for menu in pages.attempt.loras}
             return menus | tools_page.of_loras(pages.tools)
         case "models":
             return {pages.make.base: gr.update(choices=models.menu())} | tools_page.of_models(pages.tools)

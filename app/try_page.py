@@ -231,8 +231,8 @@ def offered(page: Page, chosen: str | None = None) -> Updates:
     """The menus of LoRAs and base models, and what goes with the chosen one."""
     menu = loras.menu()
     first = chosen or (menu[0][1] if menu else None)
-    updates: Updates = {part: gr.update(choices=[("none", ""), *menu]) for part in page.loras[1:]}
-    updates[page.loras[0]] = gr.update(choices=[("none", ""), *menu], value=first or "")
+    updates: Updates = {part: gr.update(choices=[(say("no LoRA"), ""), *menu]) for part in page.loras[1:]}
+    updates[page.loras[0]] = gr.update(choices=[(say("no LoRA"), ""), *menu], value=first or "")
     updates[page.base] = gr.update(choices=models.menu())
     return updates | picked(page, first)
 
@@ -276,7 +276,7 @@ def give_star(page: Page, lora: str) -> Updates:
     except ValueError as error:
         view.warn(str(error))
         return {}
-    menu = {part: gr.update(choices=[("none", ""), *loras.menu()]) for part in page.loras}
+    menu = {part: gr.update(choices=[(say("no LoRA"), ""), *loras.menu()]) for part in page.loras}
     return {**menu, page.star: star_button(lora)}
 
 
