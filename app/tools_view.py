@@ -25,15 +25,15 @@ def draw(desk: Desk) -> Node:
 def _state(desk: Desk) -> Node:
     if desk.running:
         return _working(desk)
+    if desk.outcome:  # also where it was cancelled too late
+        return _outcome(desk.tool, desk.outcome, language())
     if desk.stop:
         return node("p", say("Cancelled; nothing was written."), cls="quiet")
     if desk.error:
         return node("p", desk.error, cls="obstacle")
-    if not desk.outcome:
-        return node(
-            "p", say("What comes out is shown here. The files you start from are never changed."), cls="quiet"
-        )
-    return _outcome(desk.tool, desk.outcome, language())
+    return node(
+        "p", say("What comes out is shown here. The files you start from are never changed."), cls="quiet"
+    )
 
 
 def _working(desk: Desk) -> Node:

@@ -6,7 +6,6 @@ in    the line "cancel" stops it, and leaves nothing half made
 What went wrong is one sentence on standard error in both.
 """
 
-import _thread
 import argparse
 import json
 import os
@@ -25,13 +24,16 @@ class Telling:
     def __init__(self, *, events: bool):
         self.events = events
         self.progress = Progress(Path("."))
+        self.cancelled = threading.Event()
         if events:
-            threading.Thread(target=_listen, daemon=True).start()
+            threading.Thread(target=self._listen, daemon=True).start()
 
     def bar(self, words: str) -> Callable[[int, int], None]:
-        """An `on_progress` that counts layers."""
+        """An `on_progress` that counts layers; KeyboardInterrupt where it was cancelled."""
 
         def count(done: int, total: int) -> None:
+            if self.cancelled.is_set():
+                raise KeyboardInterrupt
             if self.events:
                 print(
                     json.dumps({"kind": "progress", "text": words, "done": done, "total": total}), flush=True
@@ -49,16 +51,14 @@ class Telling:
         )
         return DONE
 
+    def _listen(self) -> None:
+        # not through sys.stdin, whose lock a thread may hold while all ends
+        while word := os.read(0, 100):
+            if CANCEL.encode() in word:
+                self.cancelled.set()
+
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", action="store_true", help="progress and outcome as JSON lines, for programs"
     )
-
-
-def _listen() -> None:
-    """A KeyboardInterrupt when "cancel" is read. Not through sys.stdin, whose lock a thread may hold while all ends."""
-    while word := os.read(0, 100):
-        if CANCEL.encode() in word:
-            _thread.interrupt_main()
-            return
