@@ -88,7 +88,7 @@ def phase(current: Story) -> str:
     if current.pausing:
         return say("pausing")
     if state.status == "training" and state.step:
-        return state.place
+        return story.place(state)
     return state.phase or state.status
 
 

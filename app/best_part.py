@@ -323,7 +323,7 @@ def build() -> Part:
         button = gr.Button("Find the best checkpoint", size="md", elem_id="find-best")
         part = view.component("best-view")
         with gr.Row(visible=False) as charts:
-            losses = chart("loss", "held-out loss", "best-losses")
+            losses = chart("loss", "loss", "best-losses")
             distances = chart("distance", "distance", "best-distances")
     return Part(button, part, losses, distances, charts)
 

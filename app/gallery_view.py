@@ -109,7 +109,7 @@ def _settings(kept: Kept) -> Node:
     job = kept.job
     loras = [f"{Path(path).stem} {_strength(given)}" for path, given in job["loras"]]
     rows = {
-        say("LoRA"): ", ".join(loras) or say("none"),
+        say("LoRA"): ", ".join(loras) or say("no LoRA"),
         say("Negative prompt"): job["negative"],
         say("Seed"): str(job["seed"]),
         say("Steps"): str(job["steps"]),

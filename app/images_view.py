@@ -231,5 +231,5 @@ def words() -> dict[str, str]:
         "before": say("Before"),
         "after": say("After"),
         "close": say("Close"),
-        "kept": say("{names} changed elsewhere since and stays as it is."),
+        "kept": say("Changed elsewhere since, so left as it is: {names}."),
     }

@@ -53,7 +53,7 @@ def draw_run(found: Run, until: float) -> Node:
     buttons.append(_button(say("Use these settings"), "reuse", found, event="reuse"))
     deletable = not state.active and state.status != "queued"
     # of a run that is on only what stays is told, or the list would be new at each step
-    facts = [watch_view.when(found.started), "" if state.active else state.place]
+    facts = [watch_view.when(found.started), "" if state.active else story.place(state)]
     return node(
         "li",
         draw_picture(found, until),

@@ -117,7 +117,7 @@ def _captions(captions: Captions) -> Line:
     trigger, count = captions.trigger.strip(), captions.captioned
     if not count and not trigger:
         why = say("no captions and no trigger word: it learns without words, and will show in every picture")
-        return Line(what, say("none"), why, warning=True, leads=leads)
+        return Line(what, say("no captions"), why, warning=True, leads=leads)
     if not count:
         why = say("no captions: the trigger word stands for all that the pictures show")
         return Line(what, trigger, why, leads=leads)
@@ -161,8 +161,9 @@ def _length(
         why = say("30 for each picture, between 300 and 1,250")
     else:
         why = say("96 for each picture, between 960 and 4,000")
-    seen = f"; {length.sentence}" if length else ""
-    return Line(what, say("{steps} steps", steps=f"{steps:,}"), why + seen, leads=LENGTHS)
+    if length:
+        why = say("{why}; {counted}", why=why, counted=length.sentence)
+    return Line(what, say("{steps} steps", steps=f"{steps:,}"), why, leads=LENGTHS)
 
 
 def _time(machine: Machine, time: Estimate | None) -> Line:

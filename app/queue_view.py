@@ -41,7 +41,7 @@ def draw_place(place: Place, found: Run | None, number: int, count: int) -> Node
     ]
     return node(
         "li",
-        node("span", watch_view.ordinal(number) if number > 1 else say("next"), cls="badge queued"),
+        node("span", say("number {place}", place=number) if number > 1 else say("next"), cls="badge queued"),
         node("b", name),
         node("span", " · ".join(facts), cls="quiet"),
         node("span", *buttons, cls="actions"),
@@ -61,7 +61,7 @@ def wish(place: Place) -> str:
         more = int(place.options[place.options.index("--extend") + 1])
         return say("{number} steps more", number=f"{more:,}")
     if state.step:
-        return say("from {place}", place=state.place)
+        return say("from {place}", place=story.place(state))
     return (
         say("{number} steps", number=f"{state.total:,}") if state.total else say("as long as its epochs are")
     )

@@ -124,6 +124,13 @@ class Story:
         return cfg.load(self.folder / "config.toml")
 
 
+def place(state: State) -> str:
+    """`"step 5 of 1,000"`; the total of a length in epochs is known once its pictures are counted."""
+    if state.total:
+        return say("step {step} of {total}", step=f"{state.step:,}", total=f"{state.total:,}")
+    return say("step {step}", step=f"{state.step:,}")
+
+
 @lru_cache(maxsize=16)
 def _story(folder: Path) -> Story:
     return Story(folder)

@@ -131,7 +131,7 @@ def _verdict(verdict: dict[str, Any], total: int) -> list[str]:
     if not ignored:
         uses = "✓ " + say("all")
     elif not used:
-        uses = "✗ " + say("none")
+        uses = "✗ " + say("uses nothing")
     else:
         uses = say("{used} of {total}", used=used, total=total)
     few = ", ".join(ignored[:2]) + (" …" if len(ignored) > 2 else "")
@@ -218,7 +218,7 @@ def _blocks(report: dict[str, Any]) -> Node:
     ]
     heads = [
         say("Block"),
-        say("Layers"),
+        say("Number of layers"),
         "‖ΔW‖",
         say("Share of energy"),
         say("Effective rank"),
@@ -271,12 +271,12 @@ def _compared(compared: dict[str, Any], first: str) -> list[Node]:
     )
     heads = [
         say("Block"),
-        say("Layers"),
+        say("Number of layers"),
         "φ(1, 1)",
         say("φ of what is used"),
         say("by chance"),
         say("Cosine"),
-        say("Change"),
+        say("Size of the change"),
     ]
     drawn = similarity_map(say("Shared directions φ(i, j)"), compared["phi"], first=first, second=second)
     parts = [

@@ -42,7 +42,7 @@ def draw_header(told: Story, place: int = 0) -> Node:
 
 def progress(told: Story) -> str:
     state = told.state
-    parts = [state.place]
+    parts = [story.place(state)]
     if state.active and (not state.step or state.status != "training"):
         parts.insert(0, state.phase)
     if told.seconds_left is not None:
@@ -114,16 +114,8 @@ def silent(seconds: float) -> str:
 def waiting(place: int) -> str:
     """What a waiting run at that place says of itself."""
     if place > 1:
-        return say(
-            "{place} in line. It begins by itself when those before it are done.", place=ordinal(place)
-        )
+        return say("Number {place} in line. It begins by itself when those before it are done.", place=place)
     return say("Next in line. It begins by itself when the one that is training is done.")
-
-
-def ordinal(number: int) -> str:
-    """`1 -> "1st"`, `12 -> "12th"`."""
-    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
 
 
 def word(state: State) -> str:
@@ -315,7 +307,12 @@ def draw_details(told: Story) -> Node:
         node("h4", say("What it noted")) if notes else None,
         node("ul", *notes) if notes else None,
         node("h4", say("Settings that are not at their default")),
-        node("pre", cards.settings(folder) or say("All of them are."), cls="log", tabindex="0"),
+        node(
+            "pre",
+            cards.settings(folder) or say("All settings are at their default."),
+            cls="log",
+            tabindex="0",
+        ),
         cls="details",
     )
 

@@ -18,14 +18,24 @@ from gradio.context import LocalContext
 FOLDER = Path(__file__).parent / "languages"
 ENGLISH = "en"
 LANGUAGES = ("de", "ja", "zh")
+POINTS = ("de",)  # languages in which a point sets thousands apart
+THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 PARTS = ("label", "info", "placeholder")  # of every component
 WRITTEN = (gr.Markdown, gr.Button, gr.UploadButton, gr.DownloadButton)  # whose value is ours, not a person's
 
 
 def say(text: str, **values: Any) -> str:
     """The sentence in the reader's language; `{name}` in it are filled in from `values` as by str.format."""
-    said = catalogue(language()).get(text, text)
-    return said.format(**values) if values else said
+    reader = language()
+    said = catalogue(reader).get(text, text)
+    return said.format(**{name: grouped(value, reader) for name, value in values.items()}) if values else said
+
+
+def grouped(value: Any, language: str) -> Any:
+    """A number whose thousands are set apart, as the language does it: 2,500 is two and a half in German."""
+    if language in POINTS and isinstance(value, str) and THOUSANDS.fullmatch(value):
+        return value.replace(",", ".")
+    return value
 
 
 def language() -> str:

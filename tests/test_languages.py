@@ -71,3 +71,9 @@ def test_what_a_handler_says_is_in_the_language_of_its_request(monkeypatch):
     monkeypatch.setattr(words, "catalogue", lambda language: {"step {step}": "Schritt {step}"})
     assert say("step {step}", step=7) == "Schritt 7"
     assert say("not translated {step}", step=7) == "not translated 7"
+
+
+def test_thousands_are_set_apart_as_the_language_does_it():
+    assert words.grouped("2,500", "de") == "2.500"
+    assert words.grouped("2,500", "ja") == "2,500"
+    assert words.grouped("0.5", "de") == "0.5" and words.grouped("cat,500", "de") == "cat,500"

@@ -50,7 +50,7 @@ def test_what_is_begun_trains_at_once_or_waits(calls):
         line.begin(folder)
     assert calls == ["free", (cat.name,)]
     assert "training" in header(cat) and "Pause" in header(cat)
-    assert "waiting" in header(dog) and "Next in line" in header(dog) and "2nd in line" in header(cow)
+    assert "waiting" in header(dog) and "Next in line" in header(dog) and "Number 2 in line" in header(cow)
 
 
 def test_the_card_of_those_who_wait(calls):

@@ -31,7 +31,7 @@ def test_runs_wait_in_line_and_the_next_begins_when_one_is_killed(app, page):
     expect(page.locator("#header")).to_contain_text("example")
     expect(page.locator("#start")).to_have_text("Add to the queue")
 
-    for steps, words in (("6", "Next in line"), ("7", "2nd in line")):
+    for steps, words in (("6", "Next in line"), ("7", "Number 2 in line")):
         page.get_by_role("tab", name="Make").click()
         set_advanced(page, {"optim-steps": steps})
         expect(page.locator("#summary")).to_contain_text(f"{steps} steps")
