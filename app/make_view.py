@@ -43,7 +43,8 @@ def draw_change(line: plan.Line) -> Node | None:
         return None
     label = say("Change: {what}", what=line.what)
     leads = " ".join(line.leads)
-    return node("button", say("Change"), type="button", cls="lead", data_lead=leads, aria_label=label)
+    button = node("button", say("Change"), type="button", cls="lead", data_lead=leads, aria_label=label)
+    return node("dd", button, cls="change")
 
 
 def draw_memory(facts: Sheet) -> Node | None:

@@ -27,6 +27,8 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued_dark="*neutral_400",
         block_label_text_color="*neutral_600",
         block_label_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
         block_title_text_weight="600",
         block_info_text_size="*text_sm",
         block_shadow="none",

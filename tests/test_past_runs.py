@@ -5,7 +5,7 @@ import time
 import pytest
 from PIL import Image
 
-from app import bar, past_runs, story
+from app import bar, past_runs, story, watch_page
 from lora_sd import config, events, run
 from lora_sd.recorder import Recorder
 
@@ -72,7 +72,9 @@ def test_a_run_that_trains_can_not_be_deleted_and_tells_no_step_that_would_chang
 
 
 def test_no_runs_say_what_to_do():
-    assert "press Start" in words(past_runs.draw([])) and "Go to Make" in words(past_runs.draw([]))
+    """In the header, which is all that Watch shows then."""
+    assert "Go to Make" in words(watch_page.views(None)["header"])
+    assert "No runs yet" in words(past_runs.draw([]))
 
 
 def test_many_runs_can_be_searched_and_more_than_many_are_counted(monkeypatch):
