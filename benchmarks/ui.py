@@ -1,6 +1,7 @@
-"""Figures of the page: `python benchmarks/ui.py` prints JSON.
+"""Figures of the page: `python benchmarks/ui.py [PART …]` prints JSON; the parts are start, polls, images, runs, try, journey.
 
-How long a start takes beside `import gradio` alone, what a poll costs with many runs on disk, and what it sends.
+How long a start takes beside `import gradio` alone, what a poll costs with many runs on disk and what it sends; and in a
+real Chromium the Images page with 200 pictures, 50 past runs, another strength on Try it, and the first run as a whole.
 """
 
 import json
@@ -11,10 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import ui_images
+import ui_journey
+import ui_runs
+import ui_try
+from served import ROOT, served
+
 NUM_RUNS = 200
 NUM_STEPS = 5000
 REPEATS = 3
@@ -26,39 +32,26 @@ def seconds_to_import_gradio() -> float:
     return time.perf_counter() - started
 
 
-def seconds_to_page(home: str) -> float:
+def seconds_to_page(home: Path) -> float:
     """From starting the program to its first answer."""
-    sys.path.insert(0, str(ROOT))
-    from app.main import free_port
-
-    port = free_port("127.0.0.1", 0)
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.main", "--no-browser", "--port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "LORA_SD_HOME": home},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        while not answers(port):
-            time.sleep(0.02)
+    with served(home):
         return time.perf_counter() - started
-    finally:
-        process.terminate()
-        process.wait()
 
 
-def answers(port: int) -> bool:
-    try:
-        return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).status == 200
-    except OSError:
-        return False
+def start(home: Path) -> dict[str, float]:
+    """The median start, beside `import gradio` alone, in turns."""
+    seconds_to_page(home)  # bytecode and lists of fonts are made
+    pairs = [(seconds_to_import_gradio(), seconds_to_page(home)) for _ in range(REPEATS)]
+    gradio, page = map(statistics.median, zip(*pairs, strict=True))
+    return {"import_gradio_s": gradio, "start_to_page_s": page, "ratio": page / gradio}
 
 
-def polls(home: str) -> dict[str, float]:
+def polls(home: Path) -> dict[str, float]:
     """Milliseconds of a poll: the first of a tab, one with a new step, one with nothing new."""
-    os.environ["LORA_SD_HOME"] = home
-    from app import news, story, watch_view
+    os.environ["LORA_SD_HOME"] = str(home)
+    sys.path.insert(0, str(ROOT))
+    from app import curves, news, story
     from lora_sd import config, events, run
     from lora_sd.recorder import Recorder
 
@@ -89,24 +82,33 @@ def polls(home: str) -> dict[str, float]:
         news.tabs["tab"].charted = 0
         moving.append(timed())
     still = [timed() for _ in range(20)]
-    rows = len(watch_view.points(story.read(recorder.folder)))
+    told = story.read(recorder.folder)
     return {
         "first_poll_ms": first,
         "poll_with_a_new_step_and_chart_ms": statistics.median(moving),
         "poll_with_nothing_new_ms": statistics.median(still),
-        "chart_points": rows,
+        "chart_points": sum(len(line.points) for line in curves.loss_lines(told)),
     }
 
 
+PARTS: dict[str, Callable[[Path], dict[str, float]]] = {
+    "start": start,
+    "polls": polls,
+    "images": ui_images.figures,
+    "runs": ui_runs.figures,
+    "try": ui_try.figures,
+    "journey": ui_journey.figures,
+}
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory() as home:
-        seconds_to_page(home)
-        pairs = [(seconds_to_import_gradio(), seconds_to_page(home)) for _ in range(REPEATS)]
-        gradio, page = map(statistics.median, zip(*pairs, strict=True))
-        figures = {"import_gradio_s": gradio, "start_to_page_s": page, "ratio": page / gradio, **polls(home)}
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
+    for part in sys.argv[1:] or PARTS:
+        with tempfile.TemporaryDirectory() as home:
+            found = PARTS[part](Path(home))
+        print(
+            json.dumps({part: {name: round(value, 3) for name, value in found.items()}}, indent=1), flush=True
+        )
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

@@ -4,23 +4,19 @@ Needs playwright and a Chromium. The pictures are photographs' size and noise, s
 """
 
 import json
-import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from served import chromium_page, served
 
-ROOT = Path(__file__).parents[1]
 NUM_PICTURES = 200
 SIDES = ((1600, 1200), (1200, 1600), (1400, 1400))
 SAVES = 10
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def make_set(images: Path, count: int = NUM_PICTURES) -> None:
@@ -39,38 +35,15 @@ def make_set(images: Path, count: int = NUM_PICTURES) -> None:
         (images / f"{number:03}.txt").write_text(f"mycat, {words}")
 
 
-def figures(home: str) -> dict[str, float]:
+def figures(home: Path) -> dict[str, float]:
     """Seconds and bytes as a person's browser has them; the first look at the pictures is apart from every later one."""
-    from playwright.sync_api import sync_playwright
-
-    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-    from ui import answers
-
-    from app.main import free_port
-
-    make_set(Path(home) / "projects" / "many" / "images")
-    port = free_port("127.0.0.1", 0)
-    program = subprocess.Popen(
-        [sys.executable, "-m", "app.main", "--no-browser", "--port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "LORA_SD_HOME": home},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        while not answers(port):
-            time.sleep(0.1)
-        with sync_playwright() as playwright:
-            found = next(filter(None, map(shutil.which, CHROMIUM)))
-            browser = playwright.chromium.launch(
-                executable_path=found, args=["--no-sandbox", "--disable-gpu"]
-            )
-            return look(browser.new_page(viewport={"width": 1280, "height": 900}), port)
-    finally:
-        program.terminate()
-        program.wait()
+    make_set(home / "projects" / "many" / "images")
+    with served(home) as there, chromium_page(f"{there.url}?tab=images") as page:
+        page.set_viewport_size({"width": 1280, "height": 900})
+        return look(page, there.url)
 
 
-def look(page, port: int) -> dict[str, float]:
+def look(page: Any, url: str) -> dict[str, float]:
     values: list[int] = []  # bytes of what the grid was told
 
     def weigh(request) -> None:
@@ -81,7 +54,6 @@ def look(page, port: int) -> dict[str, float]:
         "document.querySelectorAll('.image-card').length",
         "document.querySelectorAll('.image-card img[src]').length",
     )
-    page.goto(f"http://127.0.0.1:{port}/?tab=images")
     page.wait_for_function(f"{cards} == {NUM_PICTURES}")
     started = time.perf_counter()
     page.wait_for_function(
@@ -89,7 +61,7 @@ def look(page, port: int) -> dict[str, float]:
     )
     checked = time.perf_counter() - started
 
-    page.goto(f"http://127.0.0.1:{port}/")  # as every later time: from Make to Images
+    page.goto(url)  # as every later time: from Make to Images
     page.wait_for_function("window.pageIsOpen")
     page.on("requestfinished", weigh)
     page.get_by_role("tab", name="Images").wait_for()
@@ -119,8 +91,8 @@ def look(page, port: int) -> dict[str, float]:
         for at in range(SAVES)
     ]
     page.wait_for_timeout(1500)
-    html = page.request.get(f"http://127.0.0.1:{port}/").body()
-    config = page.request.get(f"http://127.0.0.1:{port}/config").body()
+    html = page.request.get(url).body()
+    config = page.request.get(f"{url}config").body()
     return {
         "pictures": NUM_PICTURES,
         "first_look_s": checked,
@@ -136,7 +108,7 @@ def look(page, port: int) -> dict[str, float]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as home:
-        print(json.dumps({name: round(value, 1) for name, value in figures(home).items()}, indent=1))
+        print(json.dumps({name: round(value, 1) for name, value in figures(Path(home)).items()}, indent=1))
 
 
 if __name__ == "__main__":

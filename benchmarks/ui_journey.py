@@ -21,7 +21,7 @@ FEW = {
 LONGEST = 600_000  # ms
 
 
-def journey(home: Path) -> dict[str, float]:
+def figures(home: Path) -> dict[str, float]:
     """Seconds, by what they end with."""
     started = time.perf_counter()
     with served(home) as there, chromium_page(there.url) as page:
@@ -56,8 +56,8 @@ def first_run(page: Any, opened: float) -> dict[str, float]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as home:
-        figures = journey(Path(home))
-    print(json.dumps({name: round(seconds, 1) for name, seconds in figures.items()}, indent=1))
+        found = figures(Path(home))
+    print(json.dumps({name: round(seconds, 1) for name, seconds in found.items()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,25 +6,30 @@ asking for the address of Watch, which is mostly Gradio's own start.
 
 import json
 import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from served import ROOT, chromium_page, served
+
 NUM_RUNS = 50
 REPEATS = 5
 LISTED = f"document.querySelectorAll('#past .runs > li').length === {NUM_RUNS}"
+CLICK_TO_LIST = f"""() => new Promise((done) => {{
+    const started = performance.now();
+    const look = () => ({LISTED}) ? requestAnimationFrame(() => done(performance.now() - started)) : setTimeout(look, 5);
+    [...document.querySelectorAll('button[role=tab]')].find((tab) => tab.textContent.trim() === 'Watch').click();
+    look();
+}})"""
 
 
-def make_runs(home: str) -> None:
+def make_runs(home: Path) -> None:
     """Runs that are over, each with pictures and a LoRA file."""
-    os.environ["LORA_SD_HOME"] = home
+    os.environ["LORA_SD_HOME"] = str(home)
+    sys.path.insert(0, str(ROOT))
     from PIL import Image
 
     from lora_sd import config, events, run
@@ -44,72 +49,36 @@ def make_runs(home: str) -> None:
         recorder.close()
 
 
-def seconds_to_list() -> dict[str, float]:
+def figures(home: Path) -> dict[str, float]:
     """Medians, in milliseconds."""
-    with tempfile.TemporaryDirectory() as home:
-        make_runs(home)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        program = subprocess.Popen(
-            [sys.executable, "-m", "app.main", "--no-browser", "--port", str(port)],
-            cwd=ROOT,
-            env={**os.environ, "LORA_SD_HOME": home},
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}/"
-            wait_for(url)
-            return timed(url)
-        finally:
-            program.terminate()
-            program.wait()
+    make_runs(home)
+    with served(home) as there, chromium_page(there.url) as page:
+        return timed(page, there.url)
 
 
-def wait_for(url: str) -> None:
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            return
-        except OSError:
-            time.sleep(0.1)
-
-
-def timed(url: str) -> dict[str, float]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        page = browser.new_page()
-        opened, listed = [], []
-        for number in range(REPEATS + 1):
-            started = time.perf_counter()
-            page.goto(f"{url}?tab=watch")
-            page.wait_for_function(LISTED)
-            opened.append((time.perf_counter() - started) * 1000)
-            if number == 0:
-                time.sleep(8)  # until every picture was made small
-            page.goto(url)
-            page.wait_for_function("window.pageIsOpen && window.newsCount > 0")
-            time.sleep(1.5)
-            listed.append(page.evaluate(CLICK_TO_LIST))
-        browser.close()
+def timed(page: Any, url: str) -> dict[str, float]:
+    opened, listed = [], []
+    for number in range(REPEATS + 1):
+        started = time.perf_counter()
+        page.goto(f"{url}?tab=watch")
+        page.wait_for_function(LISTED)
+        opened.append((time.perf_counter() - started) * 1000)
+        if number == 0:
+            time.sleep(8)  # until every picture was made small
+        page.goto(url)
+        page.wait_for_function("window.pageIsOpen && window.newsCount > 0")
+        time.sleep(1.5)
+        listed.append(page.evaluate(CLICK_TO_LIST))
     return {
         "open_watch_with_50_runs_ms": statistics.median(opened[1:]),
         "list_50_runs_ms": statistics.median(listed[1:]),
     }
 
 
-CLICK_TO_LIST = f"""() => new Promise((done) => {{
-    const started = performance.now();
-    const look = () => ({LISTED}) ? requestAnimationFrame(() => done(performance.now() - started)) : setTimeout(look, 5);
-    [...document.querySelectorAll('button[role=tab]')].find((tab) => tab.textContent.trim() === 'Watch').click();
-    look();
-}})"""
+def main() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        print(json.dumps({name: round(value) for name, value in figures(Path(home)).items()}, indent=1))
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    print(json.dumps({name: round(value) for name, value in seconds_to_list().items()}, indent=1))
+    main()

@@ -6,18 +6,16 @@ the slider's release to the new picture in the page, and what of it the drawing 
 
 import json
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from served import ROOT, chromium_page, served
+
 REPEATS = 5
 STEPS = "8"
 WAIT = 300_000  # ms
@@ -25,37 +23,14 @@ SHOWN = """before => { const image = document.querySelector('#picture .one img')
            return image && image.getAttribute('src') !== before && image.complete && image.naturalWidth > 0; }"""
 
 
-def make_lora(home: str) -> str:
+def make_lora(home: Path) -> str:
     """A LoRA for the starter, of one step; its run's id."""
-    os.environ["LORA_SD_HOME"] = home
+    os.environ["LORA_SD_HOME"] = str(home)
     sys.path.insert(0, str(ROOT))
     import lora_sd
 
     settings = {"data": {"images": "starter:streamline"}, "optim": {"steps": 1}, "preview": {"every": 0}}
     return lora_sd.train(lora_sd.TrainConfig.model_validate(settings)).parents[1].name
-
-
-def start(home: str) -> tuple[subprocess.Popen[bytes], str]:
-    from app.main import free_port
-
-    port = free_port("127.0.0.1", 0)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.main", "--no-browser", "--port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "LORA_SD_HOME": home},
-        stdout=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}/"
-    while not answers(url):
-        time.sleep(0.1)
-    return process, url
-
-
-def answers(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(url, timeout=5).status == 200
-    except OSError:
-        return False
 
 
 def timed(page: Any, act: Callable[[], None]) -> dict[str, float]:
@@ -75,29 +50,20 @@ def middle(found: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(one[name] for one in found), 3) for name in found[0]}
 
 
-def main() -> dict[str, Any]:
+def figures(home: Path) -> dict[str, float]:
     """Medians by the way in which the strength was moved; "models" is how often a model was loaded: once."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        run = make_lora(home)
-        process, url = start(home)
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            page = browser.new_page()
-            page.set_default_timeout(WAIT)
-            page.goto(f"{url}?tab=try&run={run}")
-            page.locator("#prompt textarea").fill("koala, streamline style")
-            page.locator("#try-more").get_by_role("button", name="More").click()
-            page.locator("#steps input[type=number]").fill(STEPS)
-            page.locator("#steps input[type=number]").press("Tab")
-            first = timed(page, page.locator("#generate").click)
-            return {"first": middle([first]), **ways(page)}
-        finally:
-            browser.close()
-            process.terminate()
-            process.wait()
+    run = make_lora(home)
+    with served(home) as there, chromium_page(f"{there.url}?tab=try&run={run}") as page:
+        page.set_default_timeout(WAIT)
+        page.locator("#prompt textarea").fill("koala, streamline style")
+        page.locator("#try-more").get_by_role("button", name="More").click()
+        page.locator("#steps input[type=number]").fill(STEPS)
+        page.locator("#steps input[type=number]").press("Tab")
+        first = timed(page, page.locator("#generate").click)
+        found = {"first": middle([first]), **ways(page)}
+    return {
+        f"strength_by_{way}_{name}": value for way, parts in found.items() for name, value in parts.items()
+    }
 
 
 def ways(page: Any) -> dict[str, dict[str, float]]:
@@ -123,5 +89,10 @@ def ways(page: Any) -> dict[str, dict[str, float]]:
     }
 
 
+def main() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        print(json.dumps(figures(Path(home)), indent=1))
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(), indent=1))
+    main()
