@@ -15,15 +15,14 @@ from lora_sd.settings import PreviewSettings
 
 from . import (
     best_part,
+    copy_part,
     drawing,
-    export,
     gallery,
     gallery_view,
     grid_part,
     lora_rows,
     loras,
     models,
-    reach,
     story,
     try_view,
     view,
@@ -73,7 +72,7 @@ class Page(NamedTuple):
     download: gr.DownloadButton
     download_plain: gr.DownloadButton
     download_word: gr.DownloadButton
-    copying: "Copying"
+    copying: copy_part.Part
     grid: grid_part.Part
     best: best_part.Part
     gallery: gr.HTML
@@ -120,17 +119,6 @@ class Page(NamedTuple):
             self.size,
         ]
         return [*own, self.shown, self.more, *(part for row in self.rows for part in row)]
-
-
-class Copying(NamedTuple):
-    """The part that copies a LoRA into other programs; not built where the page is open to others, but for `name`."""
-
-    name: gr.Textbox
-    plain: gr.Checkbox
-    programs: gr.HTML
-    folder: gr.Textbox
-    copy: gr.Button
-    told: gr.HTML
 
 
 Updates = dict[gr.components.Component, Any]
@@ -374,18 +362,6 @@ def look(page: Page, click: dict[str, str]) -> Updates:
     return {page.gallery: gallery_view.draw(here)}
 
 
-def copy(lora: str, name: str, plain: bool, folder: str, typed: str) -> Any:
-    """Copy a LoRA into a program's folder, or where there is none into one that was typed; what became of it."""
-    try:
-        if not lora:
-            raise ValueError(say("Choose a LoRA first."))
-        if folder:
-            return try_view.draw_copied(export.into_program(lora, folder, name, plain=plain))
-        return try_view.draw_copied(export.into_folder(lora, typed, name, plain=plain))
-    except (ValueError, OSError) as error:
-        return try_view.draw_obstacle(str(error))
-
-
 def from_run(page: Page, told: story.Story) -> Updates:
     settings = told.settings()
     preview: PreviewSettings = settings.preview
@@ -487,7 +463,7 @@ def build(*, remote: bool = False) -> Page:
                 "The file loads in ComfyUI, AUTOMATIC1111, Forge and diffusers. “Without training details” leaves out captions and folder names.",
                 elem_classes="quiet",
             )
-            copying = build_copying(remote)
+            copying = copy_part.build(remote=remote)
     best = best_part.build()
     grid = grid_part.build()
     with gr.Column(elem_classes="card"):
@@ -499,28 +475,6 @@ def build(*, remote: bool = False) -> Page:
         compare=compare_button, progress=progress, picture=picture, download=download,
         download_plain=plain, download_word=word, copying=copying, gallery=kept, grid=grid, best=best,
     )  # fmt: skip
-
-
-def build_copying(remote: bool) -> Copying:
-    """Only at this computer can files be copied into other programs; for others it stays hidden, and is refused."""
-    with gr.Accordion("Copy into another program", open=False, elem_id="copying", visible=not remote):
-        with gr.Row():
-            name = gr.Textbox("", label="Name of the copy", elem_id="copy-name", min_width=160)
-            plain = gr.Checkbox(False, label="Without training details", elem_id="copy-plain", min_width=160)
-        programs = view.component("programs")
-        with gr.Row():
-            folder = gr.Textbox(
-                "",
-                label="Or a folder",
-                placeholder="Path of a folder on this computer",
-                elem_id="copy-folder",
-                min_width=200,
-                scale=3,
-            )
-            button = gr.Button("Copy there", size="sm", elem_id="copy-there", min_width=100, scale=1)
-        told = view.component("copied")
-        gr.Markdown("Nothing is overwritten: a name that is taken gets -2.", elem_classes="quiet")
-    return Copying(name, plain, programs, folder, button, told)
 
 
 # -- wiring ----------------------------------------------------------------------------------------------------------
@@ -539,7 +493,7 @@ def wire(page: Page, tab: gr.Tab) -> None:
         drawing.warm(values, MOST_LORAS)
         return {
             page.gallery: gallery_view.draw(),
-            page.copying.programs: try_view.draw_programs([] if reach.confined else export.programs()),
+            page.copying.programs: copy_part.programs(),
         }
 
     opened = [page.gallery, page.copying.programs]
@@ -566,7 +520,7 @@ def wire(page: Page, tab: gr.Tab) -> None:
         return look(page, event._data)
 
     page.gallery.click(in_gallery, None, [page.gallery, *page.of_picture()], **QUIET)
-    wire_copying(page)
+    copy_part.wire(page.copying, page.rows[0].lora)
     lora = page.rows[0].lora
     grid_part.wire(
         page.grid, page.inputs(), lambda values: drawing.job(values, MOST_LORAS), lora, page.prompt
@@ -625,26 +579,6 @@ def wire_pictures(page: Page) -> None:
         drawing.cancel(request.session_hash)
 
     page.progress.click(cancel, None, None, queue=False, **QUIET)
-
-
-def wire_copying(page: Page) -> None:
-    copying, lora = page.copying, page.rows[0].lora
-
-    def into_program(lora: str, name: str, plain: bool, event: gr.EventData) -> Any:
-        return copy(lora, name, plain, str(event._data.get("folder", "")), "")
-
-    def into_folder(lora: str, name: str, plain: bool, folder: str) -> Any:
-        return copy(lora, name, plain, "", folder)
-
-    given = [lora, copying.name, copying.plain]
-    copying.programs.click(into_program, given, copying.told, **QUIET)
-    gr.on(
-        [copying.copy.click, copying.folder.submit],
-        into_folder,
-        [*given, copying.folder],
-        copying.told,
-        **QUIET,
-    )
 
 
 def show_another(shown: int) -> list[Any]:

@@ -69,7 +69,9 @@ def test_a_grid_comes_picture_by_picture_and_the_best_checkpoint_is_found(traine
     page.locator("#draw-grid").click()
     expect(page.locator("#grid-view")).to_contain_text("Download the sheet", timeout=SLOW)
     expect(pictures).to_have_count(4)
-    expect(page.locator("#grid-view th")).to_have_text(["strength 0", "strength 1", "seed 1", "seed 2"])
+    expect(page.locator("#grid-view th")).to_have_text(
+        ["Rows", "strength 0", "strength 1", "seed 1", "seed 2"]
+    )
 
     began = time.monotonic()
     page.locator("#draw-grid").click()
