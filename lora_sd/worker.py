@@ -197,6 +197,8 @@ class Studio:
 
         self.free()
         where, dtype = choose(device, "auto")
+        if where.type == "cpu":
+            leave_a_core()
         self.models, self.encoded = load(base, dtype=dtype, device=where), Encoded()
         self.key = (base, device)
         self.counts["models"] += 1
@@ -234,6 +236,13 @@ class Studio:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def leave_a_core() -> None:
+    """Work on all cores but one: page and browser need it, and threads that wait for each other lose four times as much to it."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
 
 
 def _cut(loras: list[list[Any]], rank: int | None) -> list[list[Any]]:
