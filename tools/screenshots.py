@@ -41,7 +41,11 @@ def journey(page: Any, url: str) -> None:
     page.locator("#header").get_by_text("Your LoRA is ready").wait_for(timeout=MINUTES * 60_000)
     page.locator("#header").get_by_role("button", name="Try it").click()
     page.locator("#generate").click()
-    page.locator("#picture img").wait_for(timeout=120_000)
+    page.locator("#picture img").first.wait_for(timeout=120_000)
+    page.goto(f"{url}?tab=tools")
+    page.wait_for_function("window.pageIsOpen")
+    page.locator("#tool-go").click()
+    page.locator("#tool-state").get_by_text("uses about").first.wait_for(timeout=120_000)
 
 
 def shoot(browser: Any, url: str, out: Path) -> None:
