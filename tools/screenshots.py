@@ -42,6 +42,8 @@ def journey(page: Any, url: str) -> None:
     page.locator("#header").get_by_role("button", name="Try it").click()
     page.locator("#generate").click()
     page.locator("#picture img").first.wait_for(timeout=120_000)
+    page.goto(f"{url}?tab=images")
+    page.locator(".image-card img[src]").nth(20).wait_for(state="attached", timeout=60_000)
     page.goto(f"{url}?tab=tools")
     page.wait_for_function("window.pageIsOpen")
     page.locator("#tool-go").click()
@@ -57,7 +59,10 @@ def shoot(browser: Any, url: str, out: Path) -> None:
             page.add_init_script("localStorage.setItem('lora-sd-tour', 'seen')")
             for name in PAGES:
                 page.goto(f"{url}?tab={name}")
-                page.get_by_role("tab", selected=True).first.wait_for()
+                page.wait_for_function("window.pageIsOpen")
+                if name == "try":
+                    page.locator("#generate").click()
+                    page.locator("#picture img").first.wait_for()
                 page.wait_for_timeout(2500)
                 with Image.open(io.BytesIO(page.screenshot())) as picture:
                     picture.convert("RGB").save(out / f"{name}-{width}-{scheme}.webp", quality=QUALITY)

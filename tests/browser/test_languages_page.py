@@ -18,7 +18,7 @@ def test_the_page_is_in_the_language_of_the_browser(app, browser, language):
     expect(page.locator("#start")).to_have_text(said["Start training"])
     expect(page.locator("#bar")).to_contain_text(said["Ready"])
     expect(page.locator("html")).to_have_attribute("lang", language)
-    for tab in ("Make", "Watch", "Try it"):
+    for tab in ("Make", "Images", "Watch", "Try it", "Tools"):
         page.get_by_role("tab", name=said[tab]).click()
     context.close()
     english = browser.new_page(locale="en-GB")

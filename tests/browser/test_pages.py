@@ -67,7 +67,8 @@ def test_a_phone_shows_every_page_without_sideways_scrolling(interrupted, app, b
     from playwright.sync_api import expect
 
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    for tab, inside in {"make": "#start", "watch": "#previews img", "try": "#generate"}.items():
+    insides = {"make": "#start", "images": "#images-grid", "watch": "#previews img", "try": "#generate"}
+    for tab, inside in {**insides, "tools": "#tool-go"}.items():
         page.goto(f"{app.url}?tab={tab}&run={interrupted.name}")
         expect(page.locator(inside).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
