@@ -1,5 +1,6 @@
 """The whole page: status bar, Make, Images, Watch, Try it, Tools; what leads from one to another; launch."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,8 +52,9 @@ LOGIN = "After five wrong passwords, wait a minute before the next."
 # Until the page is open the address is what was asked for, and must stay.
 OPENED = f"""() => {{
   window.pageIsOpen = true;
-  const language = navigator.language.slice(0, 2).toLowerCase();
-  document.documentElement.lang = {list(words.LANGUAGES)}.includes(language) ? language : '{words.ENGLISH}';
+  const known = Object.entries({json.dumps(words.ASKED)});
+  const [language] = known.find(([, asked]) => new RegExp(`^${{asked}}`, 'i').test(navigator.language)) ?? ['{words.ENGLISH}'];
+  document.documentElement.lang = language;
 }}"""
 TOUR = "() => { window.startTour(); }"
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"

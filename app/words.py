@@ -17,7 +17,9 @@ from gradio.context import LocalContext
 
 FOLDER = Path(__file__).parent / "languages"
 ENGLISH = "en"
-LANGUAGES = ("de", "ja", "zh")
+# Language -> how browsers ask for it; of Chinese Gradio knows these two only, and shows English for zh and zh-HK.
+ASKED = {"de": r"de\b", "ja": r"ja\b", "zh": r"zh-(cn|tw)\b"}
+LANGUAGES = tuple(ASKED)
 POINTS = ("de",)  # languages in which a point sets thousands apart
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 PARTS = ("label", "info", "placeholder")  # of every component
@@ -47,9 +49,8 @@ def language() -> str:
 @lru_cache(maxsize=100)
 def preferred(accepted: str) -> str:
     """`"de-AT,de;q=0.9,en;q=0.8" -> "de"`: the first that a browser asks for, as Gradio takes it in the browser."""
-    first = re.match(r"\s*([A-Za-z]{2,3})\b", accepted)
-    name = first[1].lower() if first else ENGLISH
-    return name if name in LANGUAGES else ENGLISH
+    first = accepted.strip().lower()
+    return next((name for name, asked in ASKED.items() if re.match(asked, first)), ENGLISH)
 
 
 @cache

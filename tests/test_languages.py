@@ -50,6 +50,9 @@ def test_a_language_is_not_english_under_another_name(language):
         ("de-AT,de;q=0.9,en;q=0.8", "de"),
         ("zh-TW,zh;q=0.9", "zh"),
         ("ja-JP", "ja"),
+        ("zh-CN", "zh"),
+        ("zh-HK", "en"),
+        ("deu", "en"),
         ("en-GB,de;q=0.9", "en"),
         ("fr,de;q=0.9", "en"),  # as in the browser, where only the first is asked for
         ("", "en"),

@@ -39,7 +39,13 @@ def cats(home: Path) -> Path:
 
 def open_images(page, url: str) -> None:
     page.goto(f"{url}?tab=images")
+    unfold(page)
     page.locator("#mask-editor canvas").wait_for()
+
+
+def unfold(page) -> None:
+    for name in ("Captions by a model", "Masks"):
+        page.get_by_role("button", name=name).first.click()
 
 
 def spot(page, x: float, y: float) -> tuple[float, float]:
@@ -77,6 +83,7 @@ def test_a_mask_is_painted_saved_changed_and_read_by_training(cats, app, page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
     page.reload()
+    unfold(page)
     page.locator("#mask-editor").get_by_role("button", name="Remove mask").wait_for()
     page.locator("#mask-editor").get_by_role("button", name="Paint all").click()
     page.locator("#mask-editor").get_by_role("button", name="Undo").click()
@@ -131,6 +138,7 @@ def test_captions_come_stay_over_a_reload_and_are_files(cats, app, page):
     texts = {path.name: path.read_text() for path in (cats / "images").glob("*.txt")}
     assert texts["b.txt"] == "by hand" and len(texts) == 4
     page.reload()
+    unfold(page)
     expect(state).to_contain_text("3 captions were written.")
     page.locator("#write-captions").click()
     expect(page.locator("#caption-obstacle")).to_contain_text("Every picture has a caption")

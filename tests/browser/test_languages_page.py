@@ -12,7 +12,7 @@ def test_the_page_is_in_the_language_of_the_browser(app, browser, language):
     from playwright.sync_api import expect
 
     said = catalogue(language)
-    context = browser.new_context(locale=language)
+    context = browser.new_context(locale={"zh": "zh-CN"}.get(language, language))
     page = context.new_page()
     page.goto(app.url)
     expect(page.locator("#start")).to_have_text(said["Start training"])
