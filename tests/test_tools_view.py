@@ -79,7 +79,7 @@ def test_against_the_base(drawn, tmp_path, starter):
 def test_who_reads_it(drawn, two, tmp_path):
     assert "ComfyUI ✓ all" in text(drawn("check", "check", two[0]))
     assert cli.main(["convert", str(two[0]), str(tmp_path / "peft.safetensors"), "--layout=peft"]) == 0
-    assert "sd-scripts ✗ none" in text(drawn("check", "check", tmp_path / "peft.safetensors"))
+    assert "sd-scripts ✗ uses nothing" in text(drawn("check", "check", tmp_path / "peft.safetensors"))
 
 
 def test_a_new_file_says_where_it_lies_but_not_to_others(drawn, two, tmp_path, monkeypatch):
