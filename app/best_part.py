@@ -21,7 +21,6 @@ from .words import say
 
 SMALL, LARGE = 160, 1024  # pixels of a picture in the table and alone
 SECONDS = 0.7  # between two looks at a search
-LINE = "#4f7a6b"
 EXPLAINED = """Draws the preview prompts with the checkpoints of the run that made the first LoRA, and compares the
 pictures with the training pictures. What it finds stays with the run."""
 Updates = dict[Any, Any]

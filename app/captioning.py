@@ -7,7 +7,6 @@ of it is written at once, over what the captions are by then.
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -131,16 +130,7 @@ class Captioning:
 def _process() -> subprocess.Popen[str]:
     run.home().mkdir(parents=True, exist_ok=True)
     with open(run.home() / "captions.log", "w", encoding="utf-8") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lora_sd.captioning.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            encoding="utf-8",
-            bufsize=1,
-            env=run.child_environment() | {"HF_HUB_OFFLINE": "1"},
-        )
+        return run.beside(["lora_sd.captioning.process"], log, HF_HUB_OFFLINE="1")
 
 
 def _by_path(texts: dict[str, str]) -> dict[Path, str]:

@@ -6,7 +6,6 @@ It is the command that the page shows, with `--events` (lora_sd/telling.py); her
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,15 +69,7 @@ class Desk:
     def _follow(self, act: Act) -> None:
         run.home().mkdir(parents=True, exist_ok=True)
         with open(run.home() / LOG, "w+", encoding="utf-8", errors="replace") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lora_sd", *act.words, "--events"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                env=run.child_environment(),
-            )
+            self.process = run.beside(["lora_sd", *act.words, "--events"], log)
             if self.stop:
                 self.cancel()
             with self.process as process:

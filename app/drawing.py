@@ -82,17 +82,6 @@ def size(text: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def at(job: Job, whole: float) -> Job:
-    """The same picture at another strength of its first LoRA."""
-    if not job["loras"]:
-        raise ValueError(say("Choose a LoRA first."))
-    (path, given), *others = job["loras"]
-    return {
-        **job,
-        "loras": [[path, {**given, "whole": whole} if isinstance(given, dict) else whole], *others],
-    }
-
-
 def without_and_with(job: Job) -> list[Job]:
     """The same picture with every LoRA off, and as it is."""
     if not job["loras"]:

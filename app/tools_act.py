@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from lora_sd import run
 from lora_sd.lora.inspection import inspect
+from lora_sd.lora.metadata import TEXTS
 from lora_sd.models import find
 from lora_sd.paths import shown
 
@@ -20,15 +21,6 @@ from . import loras, models, places
 from .words import say
 
 MOST_LORAS = 6  # at once
-FIELDS = {  # of Edit, with the key in the header
-    "title": "modelspec.title",
-    "author": "modelspec.author",
-    "trigger": "modelspec.trigger_phrase",
-    "licence": "modelspec.license",
-    "tags": "modelspec.tags",
-    "description": "modelspec.description",
-    "usage": "modelspec.usage_hint",
-}
 Values = Mapping[str, Any]
 
 
@@ -165,7 +157,7 @@ def edit(values: Values) -> Act:
     """Only what differs from what the file says now."""
     path = _lora(values["lora"])
     before = told(path)
-    changes = {name: values[name].strip() for name in FIELDS if values[name].strip() != before[name]}
+    changes = {name: values[name].strip() for name in TEXTS if values[name].strip() != before[name]}
     if values["thumbnail"]:
         changes["thumbnail"] = str(_uploaded(values["thumbnail"]))
     elif values["no_thumbnail"]:
@@ -179,9 +171,9 @@ def edit(values: Values) -> Act:
 
 
 def told(path: Path) -> dict[str, str]:
-    """What a LoRA's header says in each field of `FIELDS`."""
+    """What a LoRA's header says in each field of `TEXTS`."""
     metadata = inspect(path).metadata
-    return {name: metadata.get(key, "").strip() for name, key in FIELDS.items()}
+    return {name: metadata.get(key, "").strip() for name, key in TEXTS.items()}
 
 
 ACTS: dict[str, Callable[[Values], Act]] = {

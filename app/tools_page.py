@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from . import desk, housekeeping_part, loras, models, tools_view, view
-from .tools_act import FIELDS, MOST_LORAS, act, told
+from .tools_act import MOST_LORAS, TEXTS, act, told
 from .tools_forms import FORMS, NONE, lora_menu, sources, weight_row
 from .view import node
 from .words import say
@@ -65,7 +65,7 @@ class Page(NamedTuple):
 
     def of_tool(self) -> list[gr.components.Component]:
         """What another tool changes."""
-        edited = [self.fields[name] for name in FIELDS]
+        edited = [self.fields[name] for name in TEXTS]
         shown = [
             self.first,
             self.weight,
@@ -171,9 +171,9 @@ def choose(page: Page, tool: str, shown: int, lora: str) -> Updates:
 def edited(page: Page, lora: str | None) -> Updates:
     """What the chosen LoRA says of itself, to be changed."""
     try:
-        known = told(loras.file(lora)) if lora else dict.fromkeys(FIELDS, "")
+        known = told(loras.file(lora)) if lora else dict.fromkeys(TEXTS, "")
     except ValueError:  # said when it is used
-        known = dict.fromkeys(FIELDS, "")
+        known = dict.fromkeys(TEXTS, "")
     return {page.fields[name]: text for name, text in known.items()}
 
 
@@ -339,7 +339,7 @@ def wire(page: Page) -> None:
 
     page.more.click(another, [shown, page.tool], [shown, *page.of_tool()], **at_once)
     follow = (
-        (fields["lora"], edited, FIELDS),
+        (fields["lora"], edited, TEXTS),
         (fields["by"], of_rank, ("rank", "energy", "size")),
         (fields["cut"], of_cut, ("combine_rank", "combine_energy")),
         (fields["method"], of_method, ("density", "seed")),

@@ -19,12 +19,12 @@ import subprocess
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import psutil
 
@@ -132,6 +132,20 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
 def child_environment() -> dict[str, str]:
     """What a process of ours is given of this one's environment: no secrets; it lets nobody in and downloads nothing."""
     return {name: v for name, v in os.environ.items() if name not in SECRETS} | {"PYTHONUTF8": "1"}
+
+
+def beside(words: Sequence[str], log: IO[str], **environment: str) -> subprocess.Popen[str]:
+    """A process of ours (`python -m WORDS`) that is talked to by lines of UTF-8; what else it prints goes into `log`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        encoding="utf-8",
+        bufsize=1,
+        env=child_environment() | environment,
+    )
 
 
 def command(folder: Path, name: Command) -> None:

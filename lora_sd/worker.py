@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from . import errors, infotext
 from .lora.strength import Strength
-from .run import child_environment, home
+from .run import beside, home
 
 Message = dict[str, Any]
 LAST = ("done", "failed", "cancelled")  # the kinds that end a job
@@ -94,16 +94,7 @@ class Client:
             self.ready = False
             home().mkdir(parents=True, exist_ok=True)
             with open(home() / "worker.log", "w", encoding="utf-8") as log:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", "lora_sd.worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    encoding="utf-8",
-                    bufsize=1,
-                    env=child_environment(),
-                )
+                self.process = beside(["lora_sd.worker"], log)
         return self.process
 
     def _tell(self, message: Message) -> None:

@@ -97,7 +97,7 @@ def test_what_goes_wrong_is_a_sentence(project, monkeypatch):
     job.start(order(project, options={"threshold": 3}))
     assert "threshold is 3; it is a probability" in ended(job).error and job.written == {}
     assert "it is a probability" in words(caption_part.draw_job(job))
-    monkeypatch.setattr(captioning.sys, "executable", "/bin/false")
+    monkeypatch.setattr(captioning.run.sys, "executable", "/bin/false")
     job.start(order(project))
     assert "ended unexpectedly" in ended(job).error
 

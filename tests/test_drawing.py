@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app import drawing, gallery, loras, places, try_page
+from lora_sd import grid
 from lora_sd.lora import beside
 from lora_sd.lora.beside import Named
 
@@ -49,7 +50,7 @@ def test_parts_of_a_lora_go_along_and_compare_and_another_strength_keep_them(val
     job = drawing.job(values, 2)
     parts = {"unet": 1, "text": 0.5, "blocks": {"up": 0.25, "IN04": 0.0, "OUT*": 2.0}}
     assert job["loras"] == [[str(lora), {"whole": 0.8, **parts}]]
-    assert drawing.at(job, 0.3)["loras"] == [[str(lora), {"whole": 0.3, **parts}]]
+    assert grid.at(job, "strength", 0.3)["loras"] == [[str(lora), {"whole": 0.3, **parts}]]
     assert drawing.without_and_with(job)[0]["loras"] == [[str(lora), 0.0]]
     assert drawing.job(values | {"text_0": 1, "up_0": 1, "blocks_0": ""}, 2)["loras"] == [[str(lora), 0.8]]
 
@@ -143,7 +144,11 @@ def test_compare_has_the_same_job_with_every_lora_off(values, lora):
 
 def test_another_strength_is_another_picture_and_the_same_job_is_the_same(values):
     job = drawing.job(values, 2)
-    assert gallery.key(drawing.at(job, 0.8)) == gallery.key(job) != gallery.key(drawing.at(job, 1.0))
+    assert (
+        gallery.key(grid.at(job, "strength", 0.8))
+        == gallery.key(job)
+        != gallery.key(grid.at(job, "strength", 1.0))
+    )
 
 
 @pytest.mark.parametrize(

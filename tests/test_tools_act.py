@@ -16,7 +16,7 @@ BLANK = {
     **dict.fromkeys(
         ("lora", "other", "look_base", "name", "layout", "dtype", "family", "projections", "thumbnail"), ""
     ),
-    **dict.fromkeys(tools_act.FIELDS, ""),
+    **dict.fromkeys(tools_act.TEXTS, ""),
     **{f"lora_{n}": "" for n in range(1, tools_act.MOST_LORAS)},
     **{f"weight_{n}": 1 for n in range(tools_act.MOST_LORAS)},
     **{f"blocks_{n}": "" for n in range(tools_act.MOST_LORAS)},

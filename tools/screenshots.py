@@ -56,7 +56,6 @@ def shoot(browser: Any, url: str, out: Path) -> None:
         for scheme in SCHEMES:
             viewport = {"width": width, "height": height}
             page = browser.new_page(viewport=viewport, color_scheme=scheme, locale="en-GB")
-            page.add_init_script("localStorage.setItem('lora-sd-tour', 'seen')")
             for name in PAGES:
                 page.goto(f"{url}?tab={name}")
                 page.wait_for_function("window.pageIsOpen")

@@ -63,6 +63,15 @@ ALL_TIMESTEPS = (0, 1000)
 NO_FILE = ("NOFILE", "NOFILE")  # what sd-scripts writes for the hashes of a base that is no file
 
 # What stays in a file "without training details": enough to be recognised, named and used.
+TEXTS = {  # what a person may tell of a file -> its key
+    "title": "modelspec.title",
+    "author": "modelspec.author",
+    "trigger": "modelspec.trigger_phrase",
+    "licence": "modelspec.license",
+    "tags": "modelspec.tags",
+    "description": "modelspec.description",
+    "usage": "modelspec.usage_hint",
+}
 MINIMAL = (
     "modelspec.",
     "lora_sd.base",

@@ -13,20 +13,12 @@ from PIL import Image
 from ..data import images
 from ..lora import container
 from ..lora.inspection import inspect
+from ..lora.metadata import TEXTS
 from ..lora.stored import StoredTensors
 from ..paths import is_text, shown, typed
 from . import writing
 
-FIELDS = {
-    "title": "modelspec.title",
-    "author": "modelspec.author",
-    "trigger": "modelspec.trigger_phrase",
-    "licence": "modelspec.license",
-    "tags": "modelspec.tags",
-    "description": "modelspec.description",
-    "usage": "modelspec.usage_hint",
-    "thumbnail": "modelspec.thumbnail",
-}
+FIELDS = {**TEXTS, "thumbnail": "modelspec.thumbnail"}
 LONGEST = 20_000  # letters of one text
 SIDE = 256  # pixels of a thumbnail, at most
 SPEC = {"modelspec.sai_model_spec": "1.0.1"}  # a header that has no modelspec yet begins it with this
