@@ -46,17 +46,16 @@ def test_a_grid_comes_picture_by_picture_and_the_best_checkpoint_is_found(traine
     fill(page, "#grid-x-values", "0, 1")
     fill(page, "#grid-y-values", "1-60")
     expect(page.locator("#grid-about")).to_contain_text("120 pictures, and at most 100")
-    fill(page, "#grid-y-values", "1, 2")
-    expect(page.locator("#grid-about")).to_contain_text("4 pictures")
+    fill(page, "#grid-y-values", "1-50")  # far more than are drawn before the click on Cancel
+    expect(page.locator("#grid-about")).to_contain_text("100 pictures")
 
     page.locator("#draw-grid").click()
     pictures = page.locator("#grid-view img")
     expect(pictures).not_to_have_count(0, timeout=SLOW)
-    assert pictures.count() < 4
     page.locator("#grid-view").get_by_role("button", name="Cancel the grid").click()
     expect(page.locator("#grid-view")).to_contain_text("they stay", timeout=SLOW)
     kept = pictures.count()
-    assert 0 < kept < 4
+    assert 0 < kept < 100
 
     page.reload()  # what was drawn is shown again
     page.get_by_role("button", name="Grid: many pictures").click()
