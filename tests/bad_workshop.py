@@ -37,9 +37,16 @@ def a_lora_whose_factors_have_other_ranks(folder):
     analyse_file(lora(folder, **{f"{LAYER}.lora_up.weight": torch.ones(6, 3)}))
 
 
-@bad("cat.safetensors", "not a plain LoRA but has parts of LoHa")
-def arithmetic_with_a_loha(folder):
-    resize(lora(folder, **{f"{LAYER}.hada_w1_a": torch.ones(2, 2)}), folder / "new.safetensors", rank=1)
+@bad("cat.safetensors", "has parts of IA3, which is no LoRA")
+def arithmetic_with_an_ia3(folder):
+    resize(lora(folder, **{f"{LAYER}.on_input": torch.ones(2)}), folder / "new.safetensors", rank=1)
+
+
+@bad("cat.safetensors", "do not fit together")
+def a_loha_whose_factors_have_other_sizes(folder):
+    sizes = {"w1_a": (6, 2), "w1_b": (2, 5), "w2_a": (7, 2), "w2_b": (2, 5)}
+    parts = {f"{LAYER}.hada_{name}": torch.ones(size) for name, size in sizes.items()}
+    resize(lora(folder, **parts), folder / "new.safetensors", rank=1)
 
 
 def dora(folder: Path) -> Path:

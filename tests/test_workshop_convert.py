@@ -257,20 +257,21 @@ def test_a_file_of_diffusers_and_its_own_kohya_version_of_it_are_one_and_the_sam
     pipeline.save_lora_weights(tmp_path, **states)
     theirs = tmp_path / "pytorch_lora_weights.safetensors"
     by_peft = safetensors.torch.load_file(theirs)
-    # with the level that transformers 5 dropped, which kohya's names have
+    # beside transformers 5 their text encoders have one level less, and their kohya's names, too
     levelled = {
         re.sub(r"^(text_encoder(_2)?)\.encoder", r"\1.text_model.encoder", k): t for k, t in by_peft.items()
     }
-    by_kohya = convert_state_dict_to_kohya(levelled)
-    kohya = tmp_path / "kohya.safetensors"
-    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in by_kohya.items()}, kohya)
+    kohya, flat = tmp_path / "kohya.safetensors", tmp_path / "flat.safetensors"
+    for path, tensors in ((kohya, levelled), (flat, by_peft)):
+        by_kohya = convert_state_dict_to_kohya(tensors)
+        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in by_kohya.items()}, path)
 
     read = open_lora(theirs, family)
     assert len(read) == len(by_peft) // 2 and not read.unused
-    told = open_lora(kohya, family)
-    assert told.keys() == read.keys() and not told.unused
-    for name, pair in read.items():
-        assert all(map(torch.equal, pair.tensors, told[name].tensors)) and pair.alpha == told[name].alpha
+    for told in (open_lora(path, family) for path in (kohya, flat)):
+        assert told.keys() == read.keys() and not told.unused
+        for name, pair in read.items():
+            assert all(map(torch.equal, pair.tensors, told[name].tensors)) and pair.alpha == told[name].alpha
     # ours of theirs, and back: each tensor is the one they wrote
     there = convert(theirs, tmp_path / "there.safetensors", "kohya", family=family).saved.path
     back = convert(there, tmp_path / "back.safetensors", "peft", family=family).saved.path

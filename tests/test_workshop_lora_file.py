@@ -11,7 +11,7 @@ from lora_sd.lora.inspection import inspect
 from lora_sd.lora.layers import named_layers
 from lora_sd.models.family import FAMILIES
 from lora_sd.workshop.lora_file import open_lora
-from lora_sd.workshop.table import layer_names, spelled
+from lora_sd.workshop.table import kernel, layer_names, spelled
 
 families = pytest.mark.parametrize("family", FAMILIES)
 
@@ -26,6 +26,12 @@ def test_the_table_has_every_layer_of_the_released_models(family, starter):
 
 
 @families
+def test_kernels_are_those_of_the_released_models(family):
+    for name, layer in named_layers(real_parts(family)).items():
+        assert kernel(name, FAMILIES[family]) == tuple(layer.weight.shape[2:]), name
+
+
+@families
 def test_no_spelling_in_the_table_is_shared_by_two_layers(family):
     owners: dict[str, str] = {}
     for layer, ways in spelled(FAMILIES[family]).items():
@@ -34,7 +40,7 @@ def test_no_spelling_in_the_table_is_shared_by_two_layers(family):
 
 
 @families
-@pytest.mark.parametrize("way", range(8))
+@pytest.mark.parametrize("way", [*range(8), -1])
 def test_every_way_to_spell_a_file_is_read(family, way, tmp_path):
     pairs = random_pairs(family, every=60)
     tensors, layouts = {}, set()

@@ -5,6 +5,7 @@ writing is atomic, and what was written is read back and compared before it take
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ..files import written
 from ..models.family import Family, Models
 from ..paths import shown
-from . import container
+from . import container, expand, products
 from .inspection import Header, foreign_kinds, read_header, text_width
 from .layers import adapters, named_layers
 from .metadata import Training, build, most_usual
@@ -47,7 +48,7 @@ def load(path: str | Path, parts: Mapping[str, nn.Module], family: Family) -> Lo
     header = read_header(path)
     if kinds := foreign_kinds(header):
         raise ValueError(
-            f"{shown(path.name)} is not a plain LoRA but has parts of {' and '.join(kinds)}; these can't be loaded."
+            f"{shown(path.name)} has parts of {' and '.join(kinds)}, which is no LoRA; these can't be loaded."
         )
     layers = named_layers(parts)
     _check_base(path, header, layers, family)
@@ -76,19 +77,29 @@ def _check_base(path: Path, header: Header, layers: Mapping[str, nn.Module], fam
 
 def _read(path: Path, metadata: Mapping[str, str], names: Iterable[str], family: Family) -> LoraFile:
     tensors, config = safetensors.torch.load_file(path), PeftConfig(path, metadata)
+    of_products = products.find_all({key: tuple(tensor.shape) for key, tensor in tensors.items()})
     pairs: dict[str, Pair] = {}
     used: set[str] = set()
     layout = "unknown"
     for name in names:
-        keys = next((k for k in spellings(name, family) if k.down in tensors and k.up in tensors), None)
+        ways = spellings(name, family)
+        keys = next(
+            (k for k in ways if k.stem in of_products or (k.down in tensors and k.up in tensors)), None
+        )
         if keys is None:
             continue
-        down, up = _number(path, keys.down, tensors), _number(path, keys.up, tensors)
-        alpha = tensors[keys.alpha] if keys.alpha in tensors else config.alpha(name, down.shape[0])
+        if product := of_products.get(keys.stem):
+            alpha = float(tensors[keys.alpha]) if keys.alpha in tensors else None
+            pair = expand.pair(path, name, product, partial(_number, path, tensors=tensors), alpha)
+            used.update(product.keys.values())
+        else:
+            down, up = _number(path, keys.down, tensors), _number(path, keys.up, tensors)
+            alpha = tensors[keys.alpha] if keys.alpha in tensors else config.alpha(name, down.shape[0])
+            pair = Pair(down, up, float(alpha))
         magnitude = next((_number(path, key, tensors) for key in keys.magnitudes if key in tensors), None)
         if magnitude is not None and keys.layout in ("peft", "diffusers"):
             magnitude = magnitude.flatten()  # of outputs, there along the second dimension for convolutions
-        pairs[name] = Pair(down, up, float(alpha), magnitude)
+        pairs[name] = pair._replace(magnitude=magnitude)
         used.update((keys.down, keys.up, keys.alpha, *keys.magnitudes))
         layout = keys.layout
     return LoraFile(pairs, dict(metadata), layout, sorted(tensors.keys() - used))

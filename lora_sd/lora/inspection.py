@@ -1,7 +1,7 @@
 """What a LoRA file is, from its header alone: no torch, no model, whatever program wrote it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..models.header import WIDTHS
 from ..models.safetensors_file import Contents, open_header
 from ..paths import shown, typed
-from . import beside
+from . import beside, products
 
 TITLES = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
 VERSIONS = {"sd_v1": "sd15", "sd_v2": "sd2", "sdxl": "sdxl"}  # how ss_base_model_version begins
@@ -48,10 +48,7 @@ MAGNITUDES = (
     "lora_magnitude_vector",
     "lora_magnitude_vector.weight",
 )  # what a DoRA's keys end in
-FOREIGN = {  # kinds of adapter that are neither LoRA nor DoRA, by what their keys end in
-    "LoCon with Tucker decomposition": ("lora_mid.weight",),
-    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
-    "LoKr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2"),
+FOREIGN = {  # kinds of adapter that can't be loaded here, by what their keys end in
     "IA3": ("on_input",),
     "OFT": ("oft_blocks", "oft_diag", "rescale"),
     "full weight differences": ("diff", "diff_b"),
@@ -83,7 +80,8 @@ SETTINGS = {
 }
 
 
-LORA, DORA, EMBEDDING = KINDS = "LoRA", "DoRA", "textual inversion"  # that can be loaded here
+LORA, DORA, EMBEDDING = "LoRA", "DoRA", "textual inversion"
+KINDS = (LORA, DORA, EMBEDDING, *products.KINDS)  # that can be loaded here
 
 
 class Header(NamedTuple):
@@ -111,8 +109,16 @@ def read_header(path: str | Path) -> Header:
                     f"{shown(path.name)} is damaged: {shown(key)!r} has the shape {shape}, which no LoRA has; "
                     "download it again."
                 )
-        alphas = {key: _alpha(path, contents, key) for key in contents.shapes if key.endswith(".alpha")}
+        alphas = {
+            key: _alpha(path, contents, key) for key in contents.shapes if _is_used(key, contents.shapes)
+        }
         return Header(contents.shapes, contents.metadata, alphas)
+
+
+def _is_used(key: str, stored: Container[str]) -> bool:
+    """Whether it is an alpha that counts; in a LoKr of whole matrices it stands for nothing, and may be any number."""
+    stem, _, end = key.rpartition(".")
+    return end == "alpha" and not all(f"{stem}.{full}" in stored for full in products.FULL)
 
 
 def _alpha(path: Path, contents: Contents, key: str) -> float:
@@ -131,8 +137,13 @@ def is_alpha(value: Any) -> bool:
 
 
 def foreign_kinds(header: Header) -> list[str]:
-    """Which kinds of adapter besides LoRA and DoRA the file has parts of."""
+    """Which kinds of adapter that can't be loaded the file has parts of."""
     return [kind for kind, suffixes in FOREIGN.items() if _has(header, suffixes)]
+
+
+def product_kinds(header: Header) -> list[str]:
+    """Which of LoHa, LoKr and LoCon with a core the file has parts of."""
+    return [kind for kind, suffixes in products.ENDINGS.items() if _has(header, suffixes)]
 
 
 def _has(header: Header, suffixes: tuple[str, ...]) -> bool:
@@ -146,7 +157,7 @@ def has_magnitudes(header: Header) -> bool:
 
 def kinds_besides_lora(header: Header) -> list[str]:
     """Which kinds of adapter besides the plain LoRA the file has parts of."""
-    return ([DORA] if has_magnitudes(header) else []) + foreign_kinds(header)
+    return ([DORA] if has_magnitudes(header) else []) + product_kinds(header) + foreign_kinds(header)
 
 
 def text_width(header: Header) -> int | None:
@@ -154,7 +165,9 @@ def text_width(header: Header) -> int | None:
     for key, shape in header.shapes.items():
         if "attn2" in key and "to_k" in key and key.endswith(tuple(LAYOUTS)):
             return shape[1]
-    return None
+    found = products.find_all(header.shapes)
+    to_k = next((stem for stem in found if "attn2" in stem and "to_k" in stem), None)
+    return found[to_k].inputs(header.shapes) if to_k else None
 
 
 def vectors_of(header: Header) -> dict[str, tuple[int, int]]:
@@ -211,7 +224,7 @@ class Inspection:
             + (f", trained on {self.base}" if self.base else ""),
             "trigger": self.trigger,
             "kind": " + ".join(self.kinds)
-            + ("" if len(self.kinds) == 1 and self.kinds[0] in KINDS else ", which can't be loaded here"),
+            + ("" if all(kind in KINDS for kind in self.kinds) else ", which can't be loaded here"),
             "own word": _own_word(self.word) if self.word else "",
             "file": f"{self.layout} layout, {self.size / 1e6:.1f} MB"
             if self.layout
@@ -247,8 +260,8 @@ def inspect(path: str | Path) -> Inspection:
     path, header = Path(path), read_header(path)
     layout, modules = _modules(header)
     vectors = vectors_of(header)
-    own = DORA if has_magnitudes(header) else LORA
-    kinds = ([own] if modules else []) + ([EMBEDDING] if vectors else []) + foreign_kinds(header)
+    own = [DORA] if modules and has_magnitudes(header) else [LORA] if layout != "other" else []
+    kinds = own + ([EMBEDDING] if vectors else []) + product_kinds(header) + foreign_kinds(header)
     if not kinds:
         raise ValueError(
             f"{shown(path.name)} is not a LoRA file: none of its {len(header.shapes)} tensors belongs to one."
@@ -292,9 +305,16 @@ def _modules(header: Header) -> tuple[str, list[Module]]:
         if suffix:
             layout, stem = LAYOUTS[suffix], key.removesuffix(suffix)
             layout = "comfyui" if key.startswith(COMFYUI) else layout
-            part = next((part for prefix, part in PARTS.items() if key.startswith(prefix)), "unet")
-            modules.append(Module(part, shape[0], header.alphas.get(f"{stem}.alpha", shape[0])))
+            modules.append(Module(_part(key), shape[0], header.alphas.get(f"{stem}.alpha", shape[0])))
+    for stem, found in products.find_all(header.shapes).items():
+        if found.kind != products.LOCON:  # its down is among those above
+            rank = found.rank(header.shapes)
+            modules.append(Module(_part(stem), rank, header.alphas.get(f"{stem}.alpha", rank)))
     return layout, modules
+
+
+def _part(key: str) -> str:
+    return next((part for prefix, part in PARTS.items() if key.startswith(prefix)), "unet")
 
 
 def _count_parts(modules: list[Module]) -> dict[str, int]:

@@ -91,6 +91,11 @@ class Keys(NamedTuple):
     alpha: str
     magnitudes: tuple[str, ...]  # of a DoRA: every spelling, ours first
 
+    @property
+    def stem(self) -> str:
+        """What the file calls the layer."""
+        return self.alpha.removesuffix(".alpha")
+
 
 PEFTS = (
     "lora_magnitude_vector.weight",
@@ -126,6 +131,12 @@ def spellings(layer: str, family: Family) -> Iterator[Keys]:
         attention, _, leaf = stem.removesuffix(".0").rpartition(".")
         for old in (f"{attention}.processor.{leaf}_lora", f"{attention}.{leaf}_lora"):
             yield _keys("diffusers", old, ("down.weight", "up.weight"))
+    if (
+        part != "unet"
+    ):  # diffusers' converter beside transformers 5, where a CLIPTextModel has no text_model level
+        flat = f"{part}.{path.removeprefix('text_model.')}"
+        for prefix in ("", *(["lora_te1"] if part == "text_encoder" else [])):
+            yield _keys("kohya", numbered_name(flat, family, prefix), SUFFIXES["kohya"])
 
 
 def _dotted_stems(part: str, path: str) -> list[str]:

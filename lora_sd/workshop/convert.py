@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..lora import container
+from ..lora import container, products
 from ..lora.inspection import is_alpha, kinds_besides_lora, read_header
 from ..lora.stored import StoredTensors
 from ..models.family import FAMILIES, Family
@@ -85,7 +85,7 @@ def convert(
         elif kinds:
             raise ValueError(
                 f"{shown(path.name)} is {' and '.join(kinds)}, which {layout} has no names for; "
-                "choose kohya, kohya-diffusers or comfyui."
+                f"choose kohya, kohya-diffusers or comfyui{_or_resize(kinds)}."
             )
         else:
             file = open_lora(path, family)
@@ -101,6 +101,11 @@ def convert(
         tensors = {key: _projected(key, t, projections) for key, t in tensors.items()}
     size = writing.place(out, container.pieces(tensors, metadata))
     return Converted(writing.Saved(out, size, len(layers)), unknown, rounded)
+
+
+def _or_resize(kinds: list[str]) -> str:
+    """What more can be done where all is a product of matrices."""
+    return ", or make a plain LoRA of it first, with resize" if set(kinds) <= set(products.KINDS) else ""
 
 
 class _Renamed(NamedTuple):

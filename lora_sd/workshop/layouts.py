@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..lora.inspection import FOREIGN
 from ..lora.names import MAGNITUDES, SUFFIXES, comfyui_name, kohya_name, numbered_name
+from ..lora.products import ENDINGS
 from ..models.family import Family
 
 Namer = Callable[[str, Family], str]
@@ -41,7 +42,7 @@ ENDS = (
     *MAGNITUDES["kohya"],
     "alpha",
     "diff_b",
-    *(end for ends in FOREIGN.values() for end in ends),
+    *(end for ends in (ENDINGS | FOREIGN).values() for end in ends),
 )
 
 

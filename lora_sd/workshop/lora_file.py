@@ -1,22 +1,24 @@
 """A LoRA file as `{layer name: Pair}` without a model: layers are read one by one, when they are asked for."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..lora import expand
 from ..lora.formats import DTYPES, WEIGHTS
-from ..lora.inspection import DORA, Header, family_of, kinds_besides_lora, read_header
+from ..lora.inspection import Header, family_of, foreign_kinds, has_magnitudes, read_header
 from ..lora.names import Keys
 from ..lora.pairs import Pair
 from ..lora.peft_config import PeftConfig
+from ..lora.products import Product, find_all
 from ..lora.stored import StoredTensors
 from ..models.family import FAMILIES, Family
 from ..paths import shown, typed
-from .spectra import largest
-from .table import spelled
+from .spectra import largest, shaped
+from .table import kernel, spelled
 
 
 class LoraFile(Mapping[str, Pair]):
@@ -25,17 +27,31 @@ class LoraFile(Mapping[str, Pair]):
     def __init__(self, path: Path, header: Header, family: Family):
         self.path, self.header, self.family = path, header, family
         self.metadata = dict(header.metadata)
-        self.keys_of = _found(header, family)
+        self.products = find_all(header.shapes)
+        self.keys_of = self._found()
         self.config = PeftConfig(path, self.metadata)
         self.file = StoredTensors(path)
-        used = {
-            key
-            for keys in self.keys_of.values()
-            for key in (keys.down, keys.up, keys.alpha, *keys.magnitudes)
-        }
+        used = {key for layer in self.keys_of for key in self._keys(layer)}
         self.unused = sorted(header.shapes.keys() - used)
         for layer, keys in self.keys_of.items():
-            _check(path, layer, header.shapes[keys.down], header.shapes[keys.up])
+            if keys.stem not in self.products:
+                _check(path, layer, header.shapes[keys.down], header.shapes[keys.up])
+
+    def _found(self) -> dict[str, Keys]:
+        stored = self.header.shapes
+        found = {
+            layer: next(
+                (k for k in ways if k.stem in self.products or (k.down in stored and k.up in stored)), None
+            )
+            for layer, ways in spelled(self.family).items()
+        }
+        return {layer: keys for layer, keys in found.items() if keys}
+
+    def _keys(self, layer: str) -> set[str]:
+        """Every key that the layer may have in the file."""
+        keys = self.keys_of[layer]
+        product = self.products.get(keys.stem)
+        return {keys.down, keys.up, keys.alpha, *keys.magnitudes, *(product.keys.values() if product else ())}
 
     def __len__(self) -> int:
         return len(self.keys_of)
@@ -48,7 +64,25 @@ class LoraFile(Mapping[str, Pair]):
 
     def __getitem__(self, layer: str) -> Pair:
         keys = self.keys_of[layer]
+        if product := self.products.get(keys.stem):
+            return self._expanded(layer, product, self._number)._replace(magnitude=self._magnitude(keys))
         return Pair(self._number(keys.down), self._number(keys.up), self.alpha(layer), self._magnitude(keys))
+
+    def _expanded(self, layer: str, product: Product, number: Callable[[str], Tensor]) -> Pair:
+        alpha = self.header.alphas.get(self.keys_of[layer].alpha)
+        pair = expand.pair(self.path, layer, product, number, alpha)
+        sides = kernel(layer, self.family)
+        inputs, rest = divmod(pair.down.shape[1], math.prod(sides))
+        if rest:
+            raise ValueError(
+                f"{self.name} is damaged: {layer} has {pair.down.shape[1]} inputs; download it again."
+            )
+        return shaped(pair.down, pair.up, pair.alpha, (inputs, *sides))
+
+    def _described(self, layer: str, product: Product) -> Pair:
+        """The pair without its numbers."""
+        shapes = self.header.shapes
+        return self._expanded(layer, product, lambda key: torch.empty(shapes[key], device="meta"))
 
     def _magnitude(self, keys: Keys) -> Tensor | None:
         """Of a DoRA, shaped as the file has it; flat where that tells nothing."""
@@ -73,10 +107,20 @@ class LoraFile(Mapping[str, Pair]):
 
     def alpha(self, layer: str) -> float:
         keys = self.keys_of[layer]
+        if product := self.products.get(keys.stem):
+            return self._described(layer, product).alpha
         return self.header.alphas.get(keys.alpha) or self.config.alpha(layer, self.rank(layer))
 
     def rank(self, layer: str) -> int:
-        return self.header.shapes[self.keys_of[layer].down][0]
+        return self.shapes(layer)[0][0]
+
+    def shapes(self, layer: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of `down` and of `up`."""
+        keys = self.keys_of[layer]
+        if product := self.products.get(keys.stem):
+            pair = self._described(layer, product)
+            return tuple(pair.down.shape), tuple(pair.up.shape)
+        return self.header.shapes[keys.down], self.header.shapes[keys.up]
 
     def left_out(self) -> tuple[str, ...]:
         """A sentence on the tensors that belong to no layer; none where there are none."""
@@ -94,7 +138,9 @@ class LoraFile(Mapping[str, Pair]):
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the first layer, fp16 where it is not one that we write."""
-        stored = self.file.dtype(next(iter(self.keys_of.values())).down)
+        keys = next(iter(self.keys_of.values()))
+        product = self.products.get(keys.stem)
+        stored = self.file.dtype(next(iter(product.keys.values())) if product else keys.down)
         return stored if stored in DTYPES.values() else torch.float16
 
     @property
@@ -103,22 +149,20 @@ class LoraFile(Mapping[str, Pair]):
 
 
 def open_lora(path: str | Path, family: str | None = None, *, dora: bool = False) -> LoraFile:
-    """A plain LoRA of any layout, or with `dora` a DoRA, too; `family` (sd15, sd2, sdxl) where the file does not tell.
+    """A LoRA, LoHa or LoKr of any layout, or with `dora` a DoRA, too; `family` (sd15, sd2, sdxl) where the file does not tell.
 
     ValueError says why not.
     """
     path = typed(str(path), "The LoRA")
     header = read_header(path)
-    kinds = [kind for kind in kinds_besides_lora(header) if not (dora and kind == DORA)]
-    if kinds == [DORA]:
+    if kinds := foreign_kinds(header):
+        raise ValueError(
+            f"{shown(path.name)} has parts of {' and '.join(kinds)}, which is no LoRA; that can't be computed with here."
+        )
+    if has_magnitudes(header) and not dora:
         raise ValueError(
             f"{shown(path.name)} is a DoRA, whose update depends on the base model; merge it into that, and extract a LoRA "
             "from the two."
-        )
-    if kinds:
-        raise ValueError(
-            f"{shown(path.name)} is not a plain LoRA but has parts of {' and '.join(kinds)}; "
-            "that can't be computed with here."
         )
     file = LoraFile(path, header, FAMILIES[family_named(path, header, family)])
     if not file:
@@ -150,15 +194,6 @@ def _by_names(header: Header) -> str | None:
     """Only SDXL has a second text encoder, or kohya's names in Stability's numbering."""
     marks = ("lora_te2_", "text_encoder_2.", "text_encoders.clip_g.", "lora_unet_input_", "lora_unet_output_")
     return "sdxl" if any(key.startswith(marks) for key in header.shapes) else None
-
-
-def _found(header: Header, family: Family) -> dict[str, Keys]:
-    stored = header.shapes
-    found = {
-        layer: next((keys for keys in ways if keys.down in stored and keys.up in stored), None)
-        for layer, ways in spelled(family).items()
-    }
-    return {layer: keys for layer, keys in found.items() if keys}
 
 
 def _check(path: Path, layer: str, down: tuple[int, ...], up: tuple[int, ...]) -> None:

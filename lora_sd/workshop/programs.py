@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ..lora.inspection import FOREIGN, MAGNITUDES, Header, has_magnitudes, read_header
 from ..lora.names import comfyui_name, kohya_name, ldm_path, numbered_name
+from ..lora.products import ENDINGS
 from ..models.family import FAMILIES, Family
 from ..paths import shown, typed
 from .lora_file import family_named
@@ -28,10 +29,10 @@ Names = Callable[[str, Family], Iterator[str]]
 
 
 def _kinds(*names: str) -> tuple[str, ...]:
-    return tuple(end for name in names for end in FOREIGN[name])
+    return tuple(end for name in names for end in (ENDINGS | FOREIGN)[name])
 
 
-LYCORIS = _kinds("LoCon with Tucker decomposition", "LoHa", "LoKr", "full weight differences")
+LYCORIS = _kinds(*ENDINGS, "full weight differences")
 MORE = (*LYCORIS, *MAGNITUDES, *_kinds("norm layers", "GLoRA"))
 
 

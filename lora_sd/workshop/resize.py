@@ -14,12 +14,23 @@ import torch
 
 from ..lora import container
 from ..lora.names import Layout, written_keys
-from ..lora.pairs import Pair
+from ..lora.pairs import Pair, delta_weight
 from ..lora.seeds import stable_seed
 from . import writing
 from .analysis import OnProgress, counted
 from .lora_file import LoraFile, open_lora
-from .spectra import decompose, distance, norm, rank_for, shaped, singular_values, truncated
+from .randomised import top_directions
+from .spectra import (
+    DENSE_RANK,
+    Spectrum,
+    decompose,
+    distance,
+    norm,
+    rank_for,
+    shaped,
+    singular_values,
+    truncated,
+)
 
 HASHES = 300  # bytes of a header that are not in the source's: hashes, rank and alpha
 
@@ -139,10 +150,10 @@ def ranks_for_size(
 def room(file: LoraFile, size: float, layout: Layout, dtype: torch.dtype) -> int:
     """How many numbers of down and up a file of `size` bytes has room for, with a header as long as at the ranks of `file`."""
     entries = {}
-    for name, keys in file.keys_of.items():
+    for name in file:
         new = written_keys(name, file.family, layout)
-        for key, old in ((new.down, keys.down), (new.up, keys.up)):
-            entries[key] = torch.empty(file.header.shapes[old], dtype=dtype, device="meta")
+        for key, shape in zip((new.down, new.up), file.shapes(name), strict=True):
+            entries[key] = torch.empty(shape, dtype=dtype, device="meta")
         entries |= {new.alpha: torch.empty((), device="meta")} if layout == "kohya" else {}
     header = len(
         container.head(container.described(entries), {**writing.of_family(file.family), **file.metadata})
@@ -154,10 +165,17 @@ def room(file: LoraFile, size: float, layout: Layout, dtype: torch.dtype) -> int
 # -- the layers --------------------------------------------------------------------------------------------------------
 
 
+def _strongest(name: str, pair: Pair, rank: int) -> Spectrum:
+    """At least the first `rank` directions; of a pair that is hardly low in rank itself, by random vectors."""
+    if pair.rank > DENSE_RANK and pair.rank > 4 * rank:
+        return top_directions(delta_weight(pair), rank, seed=stable_seed(0, name))
+    return decompose(pair)
+
+
 def resized(name: str, pair: Pair, rank: int) -> Pair:
     """The pair at another rank, with alpha = rank; its own factors where nothing is cut."""
     if rank < pair.rank:
-        return truncated(decompose(pair), rank, pair.down.shape[1:])
+        return truncated(_strongest(name, pair, rank), rank, pair.down.shape[1:])
     up = pair.up.flatten(1) * (pair.alpha / pair.rank)
     down, more = pair.down.flatten(1), rank - pair.rank
     generator = torch.Generator().manual_seed(stable_seed(0, name))

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..lora.pairs import Pair
+from ..lora.pairs import Pair, delta_weight
 
 ROUNDING = 1e-7  # singular values below this part of the largest are rounding: fp32 has 24 bits
+DENSE_RANK = 256  # above it ΔW as one matrix takes less than products of its factors in fp64
 
 
 class Spectrum(NamedTuple):
@@ -64,6 +65,8 @@ def distance(a: Pair, b: Pair) -> float:
     if a.down.shape == b.down.shape and torch.equal(a.down.float(), b.down.float()):
         apart = a.up.float() * (a.alpha / a.rank) - b.up.float() * (b.alpha / b.rank)
         return norm(Pair(a.down, apart, a.rank)) if largest(apart) else 0.0
+    if max(a.rank, b.rank) > DENSE_RANK:
+        return (delta_weight(a) - delta_weight(b)).norm().item()
     return max(0.0, inner(a, a) - 2 * inner(a, b) + inner(b, b)) ** 0.5
 
 

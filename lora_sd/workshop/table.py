@@ -26,6 +26,7 @@ ENDS = (
     *("conv_in", "conv_out"),
     *(f"{kind}_embedding.linear_{n}" for kind in ("time", "add") for n in (1, 2)),
 )
+CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_in", "conv_out")  # of 3 × 3
 ENCODER = (*(f"self_attn.{name}_proj" for name in "qkv"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
 
@@ -57,6 +58,16 @@ def layer_names(family: Family) -> tuple[str, ...]:
         for leaf in ENCODER
     ]
     return (*encoders, *(f"unet.{path}" for path in unet_paths(LEVELS.get(family.name, 4))))
+
+
+def kernel(layer: str, family: Family) -> tuple[int, ...]:
+    """The sides of a convolution's kernel; () for a Linear."""
+    leaf = layer.rpartition(".")[2]
+    if leaf in CONVOLUTIONS:
+        return (3, 3)
+    linear_projections = family.name != "sd15"
+    one = leaf == "conv_shortcut" or (leaf in ("proj_in", "proj_out") and not linear_projections)
+    return (1, 1) if one else ()
 
 
 @cache

@@ -106,14 +106,13 @@ def place(path: Path, pieces: Iterable[container.Bytes]) -> int:
 
 def header(source: LoraFile, pairs: Mapping[str, Pair]) -> dict[str, str]:
     """The source's metadata, with the new ranks and alpha."""
-    kept = {key: value for key, value in source.metadata.items() if key not in OUTDATED}
+    kept = _kept(source)
     return {**of_family(source.family), **kept, **network(pairs, kept)}
 
 
 def joint_header(sources: list[LoraFile], pairs: Mapping[str, Pair], name: str) -> dict[str, str]:
     """Of a LoRA made from several: nothing of how each was trained, but their base, names and trigger words."""
-    first = sources[0].metadata
-    kept = {k: v for k, v in first.items() if k.startswith(MINIMAL) and k not in OUTDATED}
+    kept = {key: value for key, value in _kept(sources[0]).items() if key.startswith(MINIMAL)}
     triggers = dict.fromkeys(s.metadata.get("modelspec.trigger_phrase", "") for s in sources)
     spec = {
         "ss_output_name": name,
@@ -123,6 +122,14 @@ def joint_header(sources: list[LoraFile], pairs: Mapping[str, Pair], name: str) 
     }
     kept |= {key: value for key, value in spec.items() if value}
     return {**of_family(sources[0].family), **kept, **network(pairs, kept)}
+
+
+def _kept(source: LoraFile) -> dict[str, str]:
+    """What is still true of a file made from this one."""
+    outdated = (
+        (*OUTDATED, "ss_network_args") if source.products else OUTDATED
+    )  # of a network that it is no more
+    return {key: value for key, value in source.metadata.items() if key not in outdated}
 
 
 def of_family(family: Family) -> dict[str, str]:
