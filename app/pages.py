@@ -52,9 +52,8 @@ LOGIN = "After five wrong passwords, wait a minute before the next."
 # Until the page is open the address is what was asked for, and must stay.
 OPENED = f"""() => {{
   window.pageIsOpen = true;
-  const known = Object.entries({json.dumps(words.ASKED)});
-  const [language] = known.find(([, asked]) => new RegExp(`^${{asked}}`, 'i').test(navigator.language)) ?? ['{words.ENGLISH}'];
-  document.documentElement.lang = language;
+  const known = {json.dumps([*words.ASKED.values()])}.some((asked) => new RegExp(`^${{asked}}`, 'i').test(navigator.language));
+  document.documentElement.lang = known ? navigator.language : '{words.ENGLISH}';
 }}"""
 TOUR = "() => { window.startTour(); }"
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"

@@ -130,7 +130,8 @@ def _captions(captions: Captions) -> Line:
 
 
 def _base(base: Base, why: str) -> Line:
-    return Line(say("Model"), base.title, why or say("your choice"), leads=("base",))
+    title = say("Starter model") if base.source == "starter" else base.title
+    return Line(say("Model"), title, why or say("your choice"), leads=("base",))
 
 
 def _quality(quality: Quality) -> Line:

@@ -121,9 +121,9 @@ def button(tool: str) -> str:
 
 
 def offered(page: Page) -> Updates:
-    """The menus of LoRAs and models as the page opens, the newest LoRA chosen."""
+    """The page as it opens: what its first tool is for, the menus of LoRAs and models, the newest LoRA chosen."""
     menu = loras.menu()
-    updates = of_loras(page) | of_models(page)
+    updates = of_loras(page) | of_models(page) | {page.about: node("p", about("look"), cls="quiet")}
     updates[page.fields["lora"]] = gr.update(choices=[NONE, *menu], value=menu[0][1] if menu else "")
     return updates
 
@@ -244,7 +244,7 @@ def build(*, remote: bool = False) -> Page:
     tool = gr.Radio(TOOLS, value="look", label="What do you want to do?", elem_id="tool")
     with gr.Row(elem_classes="tools"):
         with gr.Column(scale=2, min_width=320, elem_classes="card"):
-            explained = view.component("tool-about", node("p", about("look"), cls="quiet"))
+            explained = view.component("tool-about")
             with gr.Column() as first:
                 fields["lora"] = lora_menu("LoRA", "tool-lora", remote, "From your runs, or paste a path.")
                 weight = weight_row(fields, 0, visible=False)

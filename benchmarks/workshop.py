@@ -1,7 +1,7 @@
 """Seconds and memory of the workshop on files of real shape: `python benchmarks/workshop.py [--only combine …]`.
 
-LoRAs are random ones of SDXL's 986 layers at rank 32 in fp16, 228 MB, as kohya writes them; the pair of models that one is
-extracted from is random and of SD 1.5's shapes, 2 GB each. Every operation is a process of its own: its peak memory is that
+LoRAs are random ones of SDXL's 986 layers at rank 32 in fp16, 228 MB, as kohya writes them; the models that one is merged into
+and another extracted from are random and of SD 1.5's shapes, 2 GB each. Every operation is a process of its own: its peak memory is that
 of a person's command, Python and torch included. Processor seconds are of all threads; on a busy machine they tell more.
 """
 
@@ -30,8 +30,14 @@ LIMITS = {  # seconds, GB
     "combine to rank 32": (None, None),
     "resize to rank 8": (60, None),
     "resize to 60 MB": (None, None),
+    "combine by TIES": (None, None),
+    "convert to PEFT": (None, None),
+    "check": (None, None),
+    "edit": (None, None),
+    "merge": (None, None),
     "extract": (300, 4),
 }
+OF_MODELS = ("merge", "extract")
 
 
 # getrusage's maximum would be this program's own where that is larger: a child begins with what its parent had
@@ -69,7 +75,7 @@ def write_lora(path: Path, rank: int, seed: int, family: str = "sdxl") -> None:
         up = torch.randn(out, rank, *(1,) * (len(inputs) - 1), generator=generator) / 30
         tensors |= {keys.down: down.half(), keys.up: (up.transpose(1, -1) * falling).transpose(1, -1).half()}
         tensors[keys.alpha] = torch.tensor(rank / 2)
-    write(path, container.pieces(tensors, {"ss_base_model_version": "sdxl_base_v1-0"}))
+    write(path, container.pieces(tensors, {"ss_base_model_version": FAMILIES[family].base_version}))
 
 
 def write(path: Path, pieces: Iterator[container.Bytes]) -> None:
@@ -111,10 +117,11 @@ def make(folder: Path, *, models: bool) -> None:
     makers = {
         "a": lambda path: write_lora(path, 32, seed=0),
         "b": lambda path: write_lora(path, 32, seed=1),
+        "small": lambda path: write_lora(path, 32, seed=0, family="sd15"),
         "base": lambda path: write_model(path, change=0.0),
         "tuned": lambda path: write_model(path, change=0.001),
     }
-    for name in list(makers)[: 4 if models else 2]:
+    for name in list(makers)[: 5 if models else 2]:
         path = folder / f"{name}.safetensors"
         if not path.exists():
             makers[name](path)
@@ -122,13 +129,18 @@ def make(folder: Path, *, models: bool) -> None:
 
 def commands(folder: Path) -> dict[str, list[str]]:
     a, b, out = (str(folder / f"{name}.safetensors") for name in ("a", "b", "out"))
-    base, tuned = (str(folder / f"{name}.safetensors") for name in ("base", "tuned"))
+    small, base, tuned = (str(folder / f"{name}.safetensors") for name in ("small", "base", "tuned"))
     return {
         "analyse": ["analyse", a],
         "combine": ["combine", out, f"{a}:0.7", f"{b}:0.3"],
         "combine to rank 32": ["combine", out, f"{a}:0.7", f"{b}:0.3", "--rank", "32"],
         "resize to rank 8": ["resize", a, out, "--rank", "8"],
         "resize to 60 MB": ["resize", a, out, "--size", "60"],
+        "combine by TIES": ["combine", out, a, b, "--method", "ties", "--rank", "32"],
+        "convert to PEFT": ["convert", a, out, "--layout", "peft"],
+        "check": ["check", a],
+        "edit": ["edit", a, "--title", "A title", "--out", out],
+        "merge": ["merge", base, out, f"{small}:0.8"],
         "extract": ["extract", tuned, base, out, "--rank", "32"],
     }
 
@@ -161,7 +173,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = asked.folder or Path(name)
-        make(folder, models="extract" in asked.only)
+        make(folder, models=any(name in OF_MODELS for name in asked.only))
         print(f"{'':20} {'time':>9}  {'processor':>9}  {'memory':>9}   at most")
         for operation in asked.only:
             print(row(operation, *measured(commands(folder)[operation])), flush=True)

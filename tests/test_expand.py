@@ -101,7 +101,7 @@ def test_the_header_alone_tells_kind_and_layers(made):
     path, _ = made
     found = inspect(path)
     assert found.kinds == [("LoHa" if "hada" in str(safetensors.torch.load_file(path).keys()) else "LoKr")]
-    assert found.modules == {"unet": len(LAYERS)}
+    assert (found.layout, found.modules) == ("kohya", {"unet": len(LAYERS)})
     assert "can't be loaded" not in str(found)
 
 

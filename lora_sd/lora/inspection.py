@@ -260,7 +260,8 @@ def inspect(path: str | Path) -> Inspection:
     path, header = Path(path), read_header(path)
     layout, modules = _modules(header)
     vectors = vectors_of(header)
-    own = [DORA] if modules and has_magnitudes(header) else [LORA] if layout != "other" else []
+    plain = any(key.endswith(tuple(LAYOUTS)) for key in header.shapes)
+    own = [DORA] if modules and has_magnitudes(header) else [LORA] if plain else []
     kinds = own + ([EMBEDDING] if vectors else []) + product_kinds(header) + foreign_kinds(header)
     if not kinds:
         raise ValueError(
@@ -304,13 +305,17 @@ def _modules(header: Header) -> tuple[str, list[Module]]:
         suffix = next((suffix for suffix in LAYOUTS if key.endswith(suffix)), None)
         if suffix:
             layout, stem = LAYOUTS[suffix], key.removesuffix(suffix)
-            layout = "comfyui" if key.startswith(COMFYUI) else layout
+            layout = _of_comfyui(key) or layout
             modules.append(Module(_part(key), shape[0], header.alphas.get(f"{stem}.alpha", shape[0])))
     for stem, found in products.find_all(header.shapes).items():
         if found.kind != products.LOCON:  # its down is among those above
-            rank = found.rank(header.shapes)
+            layout, rank = _of_comfyui(stem) or "kohya", found.rank(header.shapes)
             modules.append(Module(_part(stem), rank, header.alphas.get(f"{stem}.alpha", rank)))
     return layout, modules
+
+
+def _of_comfyui(key: str) -> str:
+    return "comfyui" if key.startswith(COMFYUI) else ""
 
 
 def _part(key: str) -> str:
