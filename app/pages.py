@@ -52,8 +52,9 @@ LOGIN = "After five wrong passwords, wait a minute before the next."
 # Until the page is open the address is what was asked for, and must stay.
 OPENED = f"""() => {{
   window.pageIsOpen = true;
-  const known = {json.dumps([*words.ASKED.values()])}.some((asked) => new RegExp(`^${{asked}}`, 'i').test(navigator.language));
-  document.documentElement.lang = known ? navigator.language : '{words.ENGLISH}';
+  const known = Object.entries({json.dumps(words.ASKED)});
+  const [language] = known.find(([, asked]) => new RegExp(`^${{asked}}`, 'i').test(navigator.language)) ?? ['{words.ENGLISH}'];
+  document.documentElement.lang = language;
 }}"""
 TOUR = "() => { window.startTour(); }"
 KEEP_IN_ADDRESS = "(value) => {{ if (!window.pageIsOpen) return; const url = new URL(location); url.searchParams.set('{name}', {value}); history.replaceState(null, '', url); }}"
@@ -289,6 +290,7 @@ def wire(demo: gr.Blocks, pages: Pages) -> None:
         *pages.destinations(),
         *attempt,
         *pages.tools.following(),
+        pages.tools.about,
         pages.guide,
     ]
     opening = demo.load(open_page, None, shown, **PRIVATE)

@@ -12,13 +12,13 @@ def test_the_page_is_in_the_language_of_the_browser(app, browser, language):
     from playwright.sync_api import expect
 
     said = catalogue(language)
-    locale = {"zh": "zh-CN"}.get(language, language)
-    context = browser.new_context(locale=locale)
+    context = browser.new_context(locale={"zh": "zh-CN"}.get(language, language))
     page = context.new_page()
     page.goto(app.url)
     expect(page.locator("#start")).to_have_text(said["Start training"])
     expect(page.locator("#bar")).to_contain_text(said["Ready"])
-    expect(page.locator("html")).to_have_attribute("lang", locale)
+    expect(page.locator("#summary")).to_contain_text(said["Model"])  # of all, the last to be drawn
+    expect(page.locator("html")).to_have_attribute("lang", language)
     sentences = [english for english, told in said.items() if len(english) > 25 and english != told]
     for tab in ("Make", "Images", "Watch", "Try it", "Tools"):
         page.get_by_role("tab", name=said[tab]).click()
