@@ -15,6 +15,7 @@ from lora_sd.lora.layers import named_layers
 from lora_sd.lora.names import kohya_name
 from lora_sd.lora.pairs import delta_weight
 from lora_sd.models.family import SD15, SDXL
+from lora_sd.workshop.analysis import analyse_file
 from lora_sd.workshop.lora_file import open_lora
 from lora_sd.workshop.resize import resize
 
@@ -94,6 +95,15 @@ def test_it_becomes_a_plain_lora_that_does_the_same(made, tiny_models, tmp_path)
     assert json.loads(told.metadata["ss_network_args"]).keys() <= {"conv_dim", "conv_alpha"}
     for name, pair in formats.load(done.saved.path, models.parts(), SD15).pairs.items():
         close(delta_weight(pair), updates[name])
+
+
+@pytest.mark.parametrize("made", ["LoHa", "LoKr of whole matrices"], indirect=True)
+def test_the_size_at_a_rank_is_that_of_the_plain_lora(made, tmp_path):
+    path, _ = made
+    report = analyse_file(path, family="sd15")
+    for rank in (1, 4, 9):
+        done = resize(path, tmp_path / "plain.safetensors", family="sd15", rank=rank)
+        assert report.size_at(rank) == pytest.approx(done.saved.size, abs=3000)  # headers differ
 
 
 @by_kind

@@ -124,13 +124,14 @@ class Report:
 
     path: Path
     size: int  # bytes
+    stored: int  # bytes of that which are numbers of the layers
     width: int  # bytes of a number
     analysis: Analysis
     left_out: tuple[str, ...] = ()  # what the file has besides
 
     def size_at(self, rank: int) -> int:
-        """Bytes of the file if every layer were cut to this rank."""
-        return self.size - (self.analysis.numbers() - self.analysis.numbers(rank)) * self.width
+        """Bytes of the file if it were a plain LoRA with every layer cut to this rank."""
+        return self.size - self.stored + self.analysis.numbers(rank) * self.width
 
     def sentence(self) -> str:
         rank, used = self.analysis.rank, self.analysis.rank_for()
@@ -199,4 +200,12 @@ def analyse_file(
     """Every layer's spectrum, of a LoRA file of any layout; needs no base model."""
     file: LoraFile = open_lora(path, family)
     analysis = analyse(file, file.family, on_progress)
-    return Report(file.path, file.path.stat().st_size, file.dtype.itemsize, analysis, file.left_out())
+    width = file.dtype.itemsize
+    return Report(
+        path=file.path,
+        size=file.path.stat().st_size,
+        stored=file.numbers() * width,
+        width=width,
+        analysis=analysis,
+        left_out=file.left_out(),
+    )

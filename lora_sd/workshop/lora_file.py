@@ -31,7 +31,11 @@ class LoraFile(Mapping[str, Pair]):
         self.keys_of = self._found()
         self.config = PeftConfig(path, self.metadata)
         self.file = StoredTensors(path)
-        used = {key for layer in self.keys_of for key in self._keys(layer)}
+        used = {
+            key
+            for layer, keys in self.keys_of.items()
+            for key in (*self._weights(layer), keys.alpha, *keys.magnitudes)
+        }
         self.unused = sorted(header.shapes.keys() - used)
         for layer, keys in self.keys_of.items():
             if keys.stem not in self.products:
@@ -47,11 +51,11 @@ class LoraFile(Mapping[str, Pair]):
         }
         return {layer: keys for layer, keys in found.items() if keys}
 
-    def _keys(self, layer: str) -> set[str]:
-        """Every key that the layer may have in the file."""
+    def _weights(self, layer: str) -> tuple[str, ...]:
+        """The keys of the matrices whose product the update is."""
         keys = self.keys_of[layer]
         product = self.products.get(keys.stem)
-        return {keys.down, keys.up, keys.alpha, *keys.magnitudes, *(product.keys.values() if product else ())}
+        return tuple(product.keys.values()) if product else (keys.down, keys.up)
 
     def __len__(self) -> int:
         return len(self.keys_of)
@@ -122,6 +126,11 @@ class LoraFile(Mapping[str, Pair]):
             return tuple(pair.down.shape), tuple(pair.up.shape)
         return self.header.shapes[keys.down], self.header.shapes[keys.up]
 
+    def numbers(self) -> int:
+        """How many its layers consist of in the file."""
+        weights = {key for layer in self.keys_of for key in self._weights(layer)}
+        return sum(math.prod(self.header.shapes[key]) for key in weights)
+
     def left_out(self) -> tuple[str, ...]:
         """A sentence on the tensors that belong to no layer; none where there are none."""
         if not self.unused:
@@ -138,9 +147,7 @@ class LoraFile(Mapping[str, Pair]):
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the first layer, fp16 where it is not one that we write."""
-        keys = next(iter(self.keys_of.values()))
-        product = self.products.get(keys.stem)
-        stored = self.file.dtype(next(iter(product.keys.values())) if product else keys.down)
+        stored = self.file.dtype(self._weights(next(iter(self.keys_of)))[0])
         return stored if stored in DTYPES.values() else torch.float16
 
     @property
