@@ -53,8 +53,9 @@ def joined(parts: Sequence[tuple[Pair, float]]) -> Pair:
 def trimmed(delta: Tensor, density: float) -> Tensor:
     """The largest numbers, this part of them; 0 for the others."""
     count = max(1, int(density * delta.numel()))
-    least = delta.abs().flatten().kthvalue(delta.numel() - count + 1).values
-    return torch.where(delta.abs() >= least, delta, 0)
+    sizes = delta.abs()
+    least = sizes.flatten().kthvalue(delta.numel() - count + 1).values
+    return delta * (sizes >= least)
 
 
 def ties(deltas: Sequence[Tensor], density: float) -> Tensor:
@@ -62,9 +63,16 @@ def ties(deltas: Sequence[Tensor], density: float) -> Tensor:
 
     Trimmed layer by layer, as peft does.
     """
-    kept = torch.stack([trimmed(delta, density) for delta in deltas])
-    agreeing = kept * (kept.sign() == kept.sum(0).sign())
-    return agreeing.sum(0) / (agreeing != 0).sum(0).clamp(min=1)
+    kept = [trimmed(delta, density) for delta in deltas]
+    elected = torch.zeros_like(deltas[0])  # their sum, of whose numbers the sign counts
+    for delta in kept:
+        elected += delta
+    total, count = torch.zeros_like(elected), torch.zeros_like(elected)
+    for delta in kept:
+        agrees = (delta.sign() == elected.sign()).logical_and_(delta != 0)
+        total += delta.mul_(agrees)
+        count += agrees
+    return total.div_(count.clamp_(min=1))
 
 
 def dare(deltas: Sequence[Tensor], density: float, seeds: Sequence[int]) -> Tensor:
