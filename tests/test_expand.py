@@ -183,10 +183,8 @@ def test_with_scales_it_is_a_dora(made, tiny_models):
     [
         {"hada_w1_a": (8, 2), "hada_w1_b": (3, 8), "hada_w2_a": (8, 2), "hada_w2_b": (2, 8)},
         {"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (6, 2), "hada_w2_b": (2, 8)},
-        {"hada_w1_a": (8,), "hada_w1_b": (2, 8), "hada_w2_a": (6, 2), "hada_w2_b": (2, 8)},
         {"lokr_w1": (3000, 3000), "lokr_w2": (3000, 3000)},  # an update of 300 TB
         {"lokr_w1": (4, 4), "lokr_w2_a": (4, 2), "lokr_w2_b": (3, 4)},
-        {"lokr_w1": (), "lokr_w2": (4, 4)},
     ],
 )
 def test_tensors_that_do_not_fit_together_are_told(shapes, tiny_models, tmp_path):
@@ -196,6 +194,15 @@ def test_tensors_that_do_not_fit_together_are_told(shapes, tiny_models, tmp_path
         formats.load(path, tiny_models("sd15").parts(), SD15)
     with pytest.raises(ValueError, match=r"x\.safetensors is damaged: unet.*do not fit together"):
         open_lora(path, "sd15")[LINEAR]
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (0, 8), (8, 0)])
+@pytest.mark.parametrize("end", ["hada_w1_b", "hada_t1", "lokr_w1", "lokr_w2_b", "lora_mid.weight"])
+def test_a_shape_that_no_matrix_has_is_told_of_the_header(end, shape, tmp_path):
+    path, stem = tmp_path / "x.safetensors", kohya_name(LINEAR, SD15)
+    safetensors.torch.save_file({f"{stem}.{end}": torch.ones(shape)}, path)
+    with pytest.raises(ValueError, match=r"x\.safetensors is damaged: .* which no LoRA has"):
+        inspect(path)
 
 
 def test_what_is_incomplete_is_of_no_layer(tiny_models, tmp_path):

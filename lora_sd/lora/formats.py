@@ -89,7 +89,7 @@ def _read(path: Path, metadata: Mapping[str, str], names: Iterable[str], family:
         if keys is None:
             continue
         if product := of_products.get(keys.stem):
-            alpha = float(tensors[keys.alpha]) if keys.alpha in tensors else None
+            alpha = float(tensors[keys.alpha]) if product.divided and keys.alpha in tensors else None
             pair = expand.pair(path, name, product, partial(_number, path, tensors=tensors), alpha)
             used.update(product.keys.values())
         else:

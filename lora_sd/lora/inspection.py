@@ -104,7 +104,7 @@ def read_header(path: str | Path) -> Header:
         )
     with open_header(path) as contents:
         for key, shape in contents.shapes.items():
-            if key.endswith(tuple(LAYOUTS)) and (len(shape) < 2 or 0 in shape):
+            if key.endswith((*LAYOUTS, *products.MARKS)) and (len(shape) < 2 or 0 in shape):
                 raise ValueError(
                     f"{shown(path.name)} is damaged: {shown(key)!r} has the shape {shape}, which no LoRA has; "
                     "download it again."

@@ -14,6 +14,7 @@ ENDINGS = {  # what the keys end in that no other kind has
     LOHA: ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     LOKR: ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2"),
 }
+MARKS = tuple(f".{end}" for ends in ENDINGS.values() for end in ends)
 WAYS = {  # the tensors of one layer, with those that may be there besides
     LOCON: [("lora_down.weight", "lora_up.weight", CORE)],
     LOHA: [
@@ -35,6 +36,11 @@ class Product(NamedTuple):
 
     kind: str
     keys: Mapping[str, str]  # ending → key
+
+    @property
+    def divided(self) -> bool:
+        """Whether alpha counts."""
+        return any(end in self.keys for end in NARROW[self.kind])
 
     def dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """The rank that alpha is divided by; None where nothing is divided, in a LoKr of two whole matrices."""
@@ -64,6 +70,5 @@ def find(stem: str, stored: Container[str]) -> Product | None:
 
 def find_all(stored: Mapping[str, tuple[int, ...]]) -> dict[str, Product]:
     """Those of a whole file, by what it calls the layers."""
-    marks = tuple(f".{end}" for ends in ENDINGS.values() for end in ends)
-    stems = dict.fromkeys(key.removesuffix(mark) for key in stored for mark in marks if key.endswith(mark))
+    stems = dict.fromkeys(key.removesuffix(mark) for key in stored for mark in MARKS if key.endswith(mark))
     return {stem: found for stem in stems if (found := find(stem, stored))}
