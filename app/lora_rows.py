@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import gradio as gr
 
+from .view import STATIC
+
 MOST_LORAS = 4  # at once
 FIRST, OTHERS = 1.0, 0.5  # strengths to begin with
 
@@ -49,6 +51,7 @@ def build(number: int, remote: bool) -> Row:
                 step=0.05,
                 label=f"Strength{suffix}",
                 elem_id=f"strength-{number}",
+                elem_classes="amount",
                 scale=1,
                 min_width=220,
                 info="0 is the model without it." if not number else None,
@@ -77,5 +80,13 @@ def build(number: int, remote: bool) -> Row:
     return Row(row, menu, strength, unet, text, down, mid, up, blocks)
 
 
+def script() -> gr.HTML:
+    """What the browser does by itself: a strength that was reset, or cut to the largest, is told as any other."""
+    code = (STATIC / "amount.js").read_text(encoding="utf-8")
+    return gr.HTML(html_template="", js_on_load=code, visible="hidden", elem_id="amounts")
+
+
 def factor(label: str, elem_id: str) -> gr.Slider:
-    return gr.Slider(0, 2, 1, step=0.05, label=label, elem_id=elem_id, min_width=170, buttons=[])
+    return gr.Slider(
+        0, 2, 1, step=0.05, label=label, elem_id=elem_id, elem_classes="amount", min_width=170, buttons=[]
+    )

@@ -395,6 +395,7 @@ def build(*, remote: bool = False) -> Page:
     with gr.Row():
         with gr.Column(scale=2, min_width=320, elem_classes="card"):
             rows = tuple(lora_rows.build(number, remote) for number in range(MOST_LORAS))
+            lora_rows.script()
             about = view.component("about-lora")
             with gr.Row(elem_classes="small-buttons"):
                 star = gr.Button(
@@ -551,9 +552,8 @@ def wire_pictures(page: Page) -> None:
     begun = [
         page.generate.click(with_seed, None, [*results, page.seed], **making),
         page.prompt.submit(with_seed, None, [*results, page.seed], **making),
-        # a slider tells of keys and of dragging by `input`; what it is left at comes last
         gr.on(
-            [event for part in strengths for event in (part.input, part.release)],
+            [part.input for part in strengths],
             handler(generate),
             None,
             results,

@@ -78,6 +78,13 @@ def test_strengths_draw_anew_without_loading_and_pictures_are_kept(trained, app,
     assert "LoRA blocks: icons mid=0" in by_part.info["parameters"] and by_part.tobytes() != by_key.tobytes()
     assert counts(page) == loaded == {"models": 1, "loras": 1, "prompts": 1}
 
+    # what a slider does not tell of by itself: its reset, and a number that is cut to the largest
+    again = drawn(page, page.locator("#strength-0 .reset-button").click)
+    assert "<lora:icons:1>" in again.info["parameters"]
+    most = drawn(page, lambda: set_number(page, "#strength-0", "9"))
+    assert "<lora:icons:2>" in most.info["parameters"]
+    drawn(page, lambda: set_number(page, "#strength-0", "0.95"))
+
     # the latest of many wins
     for _ in range(5):
         slider.press("ArrowLeft")
