@@ -48,6 +48,13 @@ def written(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+def unfinished(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Files in a folder that are still being written, or that a process left when it was killed; with its number."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(ValueError, IndexError):
+            yield path, int(path.name.split(".")[-3])
+
+
 def _put_in_place(temporary: Path, path: Path) -> None:
     """Give a finished file its name. On Windows a reader can hold the old one for a moment: try again."""
     for attempt in range(20):

@@ -31,7 +31,7 @@ import psutil
 from . import config as cfg
 from . import events, lock
 from .events import Event
-from .files import write_text
+from .files import unfinished, write_text
 
 Command = Literal["stop", "pause", "preview", "save"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
@@ -78,6 +78,15 @@ class Run:
     name: str
     state: State
     started: datetime
+
+
+def tidy(folder: Path) -> None:
+    """Take away what a trainer that was killed left half-written; for the one that holds the run."""
+    for part in ("previews", "checkpoints", "state"):
+        for path, pid in list(unfinished(folder / part)):
+            if not psutil.pid_exists(pid):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def create(config: cfg.TrainConfig, status: str = "starting") -> Path:

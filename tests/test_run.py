@@ -36,6 +36,17 @@ def test_two_runs_of_one_second_get_two_folders(tmp_path):
     assert run.create(config) != run.create(config)
 
 
+def test_what_a_killed_trainer_left_half_written_is_taken_away(folder):
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    left, busy = (folder / "previews" / f".1-0.png.{pid}.7.tmp" for pid in (child.pid, os.getpid()))
+    others = [folder / "previews" / "1-0.png", folder / "state" / ".mine.tmp", busy]
+    for path in (left, *others):
+        path.write_bytes(b"")
+    run.tidy(folder)
+    assert not left.exists() and all(path.exists() for path in others)
+
+
 def test_a_command_is_taken_once(folder):
     run.command(folder, "stop")
     assert run.take(folder, "stop") and not run.take(folder, "stop")

@@ -39,6 +39,7 @@ def train(
             if here.first:
                 folder = folder or run.create(config)
                 with lock.hold(folder, lock.in_use(folder)):
+                    run.tidy(folder)
                     if run.read_state(folder).step and not accept_changes:
                         sameness.check_settings(folder / "state", config)
                     return _recorded(config, on_event, folder, here, accept_changes)
