@@ -4,15 +4,13 @@ from typing import Any
 
 import gradio as gr
 
-from . import story
-from .view import STATIC
+from . import story, view
 from .words import say
 
 
 def component() -> gr.HTML:
-    """Never seen itself; it listens for "Change" links and shows the tour."""
-    script = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("lead.js", "tour.js"))
-    return gr.HTML(html_template="", js_on_load=script, visible="hidden", elem_id="guide")
+    """It listens for "Change" links and shows the tour."""
+    return view.script("guide", "lead.js", "tour.js")
 
 
 def tour() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from .view import STATIC
+from . import view
 
 MOST_LORAS = 4  # at once
 FIRST, OTHERS = 1.0, 0.5  # strengths to begin with
@@ -81,9 +81,8 @@ def build(number: int, remote: bool) -> Row:
 
 
 def script() -> gr.HTML:
-    """What the browser does by itself: a strength that was reset, or cut to the largest, is told as any other."""
-    code = (STATIC / "amount.js").read_text(encoding="utf-8")
-    return gr.HTML(html_template="", js_on_load=code, visible="hidden", elem_id="amounts")
+    """A strength that was reset, or cut to the largest, is told as any other."""
+    return view.script("amounts", "amount.js")
 
 
 def factor(label: str, elem_id: str) -> gr.Slider:

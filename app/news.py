@@ -104,5 +104,4 @@ def chart(run_id: str | None, session: str, shown: str = "loss") -> Any:
 
 
 def component() -> gr.HTML:
-    script = (view.STATIC / "news.js").read_text(encoding="utf-8")
-    return gr.HTML(html_template="", js_on_load=script, visible="hidden", elem_id="news")
+    return view.script("news", "news.js")

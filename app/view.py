@@ -81,6 +81,12 @@ def _as_text(error: Exception) -> gr.Error:
     return gr.Error(html.escape(str(error)), print_exception=not isinstance(error, ValueError))
 
 
+def script(elem_id: str, *names: str) -> gr.HTML:
+    """Never seen itself; what the browser does by itself, of files in static/."""
+    code = "".join((STATIC / name).read_text(encoding="utf-8") for name in names)
+    return gr.HTML(html_template="", js_on_load=code, visible="hidden", elem_id=elem_id)
+
+
 def component(elem_id: str, value: Node | None = None, **options: Any) -> gr.HTML:
     return gr.HTML(
         value=value,

@@ -219,9 +219,8 @@ def build() -> Page:
 
 
 def script() -> gr.HTML:
-    """What the browser does by itself: comparing pictures, following the log, searching, the tab's title, the sound."""
-    code = (view.STATIC / "watch.js").read_text(encoding="utf-8")
-    return gr.HTML(html_template="", js_on_load=code, visible="hidden", elem_id="watching")
+    """Comparing pictures, following the log, searching, the tab's title, the sound."""
+    return view.script("watching", "watch.js")
 
 
 def wire(demo: gr.Blocks, page: Page) -> None:

@@ -51,8 +51,9 @@ def written(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 def unfinished(folder: Path) -> Iterator[tuple[Path, int]]:
     """Files in a folder that are still being written, or that a process left when it was killed; with its number."""
     for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(ValueError, IndexError):
-            yield path, int(path.name.split(".")[-3])
+        pid = path.name.split(".")[-3]
+        if pid.isdecimal():
+            yield path, int(pid)
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

@@ -32,7 +32,6 @@ CONFIGS = {
     "LoKr, both split": LoKrConfig(r=1, alpha=1, init_weights=False, decompose_both=True),
     "LoKr of whole matrices": LoKrConfig(r=64, alpha=64, init_weights=False),
 }
-kinds = pytest.mark.parametrize("kind", CONFIGS)
 
 
 @pytest.fixture
@@ -205,7 +204,7 @@ def test_a_shape_that_no_matrix_has_is_told_of_the_header(end, shape, tmp_path):
         inspect(path)
 
 
-def test_what_is_incomplete_is_of_no_layer(tiny_models, tmp_path):
+def test_what_is_incomplete_is_of_no_layer(tmp_path):
     path, stem = tmp_path / "x.safetensors", kohya_name(LINEAR, SDXL)
     safetensors.torch.save_file(
         {f"{stem}.hada_w1_a": torch.ones(8, 2), f"{stem}.hada_w1_b": torch.ones(2, 8)}, path

@@ -20,7 +20,7 @@ from . import container, expand, products
 from .inspection import Header, foreign_kinds, read_header, text_width
 from .layers import adapters, named_layers
 from .metadata import Training, build, most_usual
-from .names import Layout, spellings, written_keys
+from .names import Layout, spellings, stored_keys, written_keys
 from .pairs import Pair
 from .peft_config import PeftConfig
 
@@ -52,7 +52,7 @@ def load(path: str | Path, parts: Mapping[str, nn.Module], family: Family) -> Lo
         )
     layers = named_layers(parts)
     _check_base(path, header, layers, family)
-    file = _read(path, header.metadata, layers, family)
+    file = _read(path, header, layers, family)
     if not file.pairs:
         raise ValueError(
             f"{shown(path.name)} holds no LoRA for {family.title}: none of its {len(file.unused)} tensors has a place there."
@@ -75,21 +75,18 @@ def _check_base(path: Path, header: Header, layers: Mapping[str, nn.Module], fam
         )
 
 
-def _read(path: Path, metadata: Mapping[str, str], names: Iterable[str], family: Family) -> LoraFile:
-    tensors, config = safetensors.torch.load_file(path), PeftConfig(path, metadata)
-    of_products = products.find_all({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+def _read(path: Path, header: Header, names: Iterable[str], family: Family) -> LoraFile:
+    tensors, config = safetensors.torch.load_file(path), PeftConfig(path, header.metadata)
+    of_products = products.find_all(header.shapes)
     pairs: dict[str, Pair] = {}
     used: set[str] = set()
     layout = "unknown"
     for name in names:
-        ways = spellings(name, family)
-        keys = next(
-            (k for k in ways if k.stem in of_products or (k.down in tensors and k.up in tensors)), None
-        )
+        keys = stored_keys(spellings(name, family), tensors, of_products)
         if keys is None:
             continue
         if product := of_products.get(keys.stem):
-            alpha = float(tensors[keys.alpha]) if product.divided and keys.alpha in tensors else None
+            alpha = header.alphas.get(keys.alpha)
             pair = expand.pair(path, name, product, partial(_number, path, tensors=tensors), alpha)
             used.update(product.keys.values())
         else:
@@ -102,7 +99,7 @@ def _read(path: Path, metadata: Mapping[str, str], names: Iterable[str], family:
         pairs[name] = pair._replace(magnitude=magnitude)
         used.update((keys.down, keys.up, keys.alpha, *keys.magnitudes))
         layout = keys.layout
-    return LoraFile(pairs, dict(metadata), layout, sorted(tensors.keys() - used))
+    return LoraFile(pairs, dict(header.metadata), layout, sorted(tensors.keys() - used))
 
 
 def _number(path: Path, key: str, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -237,7 +234,7 @@ def _place(path: Path, data: bytes, stored: Mapping[str, Pair], family: Family) 
 
 
 def _holds(path: Path, stored: Mapping[str, Pair], family: Family) -> bool:
-    file = _read(path, read_header(path).metadata, stored, family)
+    file = _read(path, read_header(path), stored, family)
     same_names = file.pairs.keys() == stored.keys() and not file.unused
     return same_names and all(_equal(stored[name], pair) for name, pair in file.pairs.items())
 

@@ -4,7 +4,7 @@ A layout is a renaming, our layer name → their key; reading inverts it over th
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from ..models.family import Family
@@ -137,6 +137,11 @@ def spellings(layer: str, family: Family) -> Iterator[Keys]:
         flat = f"{part}.{path.removeprefix('text_model.')}"
         for prefix in ("", *(["lora_te1"] if part == "text_encoder" else [])):
             yield _keys("kohya", numbered_name(flat, family, prefix), SUFFIXES["kohya"])
+
+
+def stored_keys(ways: Iterable[Keys], stored: Container[str], others: Container[str]) -> Keys | None:
+    """The first way in which a layer is stored: as down and up, or as another kind of adapter, of the stems in `others`."""
+    return next((k for k in ways if k.stem in others or (k.down in stored and k.up in stored)), None)
 
 
 def _dotted_stems(part: str, path: str) -> list[str]:

@@ -37,11 +37,6 @@ class Product(NamedTuple):
     kind: str
     keys: Mapping[str, str]  # ending → key
 
-    @property
-    def divided(self) -> bool:
-        """Whether alpha counts."""
-        return any(end in self.keys for end in NARROW[self.kind])
-
     def dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """The rank that alpha is divided by; None where nothing is divided, in a LoKr of two whole matrices."""
         narrow = next((self.keys[end] for end in NARROW[self.kind] if end in self.keys), None)
@@ -70,5 +65,6 @@ def find(stem: str, stored: Container[str]) -> Product | None:
 
 def find_all(stored: Mapping[str, tuple[int, ...]]) -> dict[str, Product]:
     """Those of a whole file, by what it calls the layers."""
-    stems = dict.fromkeys(key.removesuffix(mark) for key in stored for mark in MARKS if key.endswith(mark))
+    marked = (key.removesuffix(".weight") for key in stored if key.endswith(MARKS))
+    stems = dict.fromkeys(key.rpartition(".")[0] for key in marked)
     return {stem: found for stem in stems if (found := find(stem, stored))}

@@ -64,12 +64,10 @@ def ties(deltas: Sequence[Tensor], density: float) -> Tensor:
     Trimmed layer by layer, as peft does.
     """
     kept = [trimmed(delta, density) for delta in deltas]
-    elected = torch.zeros_like(deltas[0])  # their sum, of whose numbers the sign counts
-    for delta in kept:
-        elected += delta
+    elected = sum(kept, torch.zeros_like(deltas[0])).sign()
     total, count = torch.zeros_like(elected), torch.zeros_like(elected)
     for delta in kept:
-        agrees = (delta.sign() == elected.sign()).logical_and_(delta != 0)
+        agrees = (delta.sign() == elected).logical_and_(delta != 0)
         total += delta.mul_(agrees)
         count += agrees
     return total.div_(count.clamp_(min=1))

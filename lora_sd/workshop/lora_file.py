@@ -10,7 +10,7 @@ from torch import Tensor
 from ..lora import expand
 from ..lora.formats import DTYPES, WEIGHTS
 from ..lora.inspection import Header, family_of, foreign_kinds, has_magnitudes, read_header
-from ..lora.names import Keys
+from ..lora.names import Keys, stored_keys
 from ..lora.pairs import Pair
 from ..lora.peft_config import PeftConfig
 from ..lora.products import Product, find_all
@@ -44,10 +44,7 @@ class LoraFile(Mapping[str, Pair]):
     def _found(self) -> dict[str, Keys]:
         stored = self.header.shapes
         found = {
-            layer: next(
-                (k for k in ways if k.stem in self.products or (k.down in stored and k.up in stored)), None
-            )
-            for layer, ways in spelled(self.family).items()
+            layer: stored_keys(ways, stored, self.products) for layer, ways in spelled(self.family).items()
         }
         return {layer: keys for layer, keys in found.items() if keys}
 
